@@ -1,0 +1,63 @@
+// fastarch._core: what is not an operator: how arrays are seen, random words, threads.
+#include <pybind11/pybind11.h>
+
+#include "bindings/array.h"
+#include "core/philox.h"
+#include "core/thread_pool.h"
+
+using namespace fastarch;
+
+namespace {
+
+py::dict describe(py::handle object) {
+  const ArrayView view = view_of(object, "describe", "array");
+  py::tuple shape(view.ndim), strides(view.ndim);
+  for (int i = 0; i < view.ndim; ++i) {
+    shape[i] = view.shape[i];
+    strides[i] = view.strides[i];
+  }
+  py::dict out;
+  out["data"] = reinterpret_cast<uintptr_t>(view.data);
+  out["dtype"] = dtype_name(view.dtype);
+  out["memory"] = view.memory == Memory::cuda ? "cuda" : "host";
+  out["device_id"] = view.device_id;
+  out["shape"] = shape;
+  out["strides"] = strides;
+  out["readonly"] = view.readonly;
+  out["contiguous"] = view.contiguous();
+  return out;
+}
+
+py::tuple philox_words(uint64_t seed, uint64_t offset, uint64_t position) {
+  const PhiloxWords w = philox(seed, offset, position);
+  return py::make_tuple(w.word[0], w.word[1], w.word[2], w.word[3]);
+}
+
+// Fills `out` (uint32 words seen as int32) with the stream's words, in order, starting at position 0.
+void philox_fill(py::handle out, uint64_t seed, uint64_t offset) {
+  Operands operands("philox_fill", Memory::host);
+  const ArrayView view = operands.out_any(out, "out");
+  check(view.dtype == DType::int32, "philox_fill", "out has dtype ", dtype_name(view.dtype), ", expected int32");
+  auto* words = mutable_data<uint32_t>(view);
+  const int64_t n = view.size();
+  py::gil_scoped_release unlocked;
+  parallel_for((n + 3) / 4, 4096, [=](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      const PhiloxWords w = philox(seed, offset, static_cast<uint64_t>(p));
+      for (int64_t i = 4 * p; i < n && i < 4 * p + 4; ++i) words[i] = w.word[i - 4 * p];
+    }
+  });
+}
+
+}  // namespace
+
+PYBIND11_MODULE(FASTARCH_MODULE, m) {
+  m.doc() = "The compiled core of fastarch.";
+  m.def("describe", &describe, py::arg("array"),
+        "How an array is seen: address, dtype, memory (host | cuda), shape, strides in elements.");
+  m.def("philox", &philox_words, py::arg("seed"), py::arg("offset"), py::arg("position"),
+        "The four Philox4x32-10 words at `position` of the stream (seed, offset).");
+  m.def("philox_fill", &philox_fill, py::arg("out"), py::arg("seed"), py::arg("offset"));
+  m.def("thread_count", &thread_count);
+  m.def("set_thread_count", &set_thread_count, py::arg("n"));
+}

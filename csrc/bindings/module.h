@@ -1,0 +1,16 @@
+// What the bindings of an operator family share. FASTARCH_DEVICE (cpu | cuda) names the kernels' namespace and
+// FASTARCH_MEMORY (host | cuda) the memory they work on; the emulator is cuda kernels on host memory.
+#pragma once
+#include <pybind11/pybind11.h>
+
+#include "bindings/array.h"
+
+namespace fastarch {
+
+inline constexpr Memory kMemory = Memory::FASTARCH_MEMORY;
+
+inline Stream as_stream(uintptr_t stream) { return reinterpret_cast<Stream>(stream); }
+
+}  // namespace fastarch
+
+namespace device = fastarch::FASTARCH_DEVICE;
