@@ -46,4 +46,15 @@ struct ManagedTensorVersioned {
   Tensor tensor;
 };
 
+// The C function table that a library publishes on its array type as __dlpack_c_exchange_api__.
+struct ExchangeAPI {
+  Version version;
+  ExchangeAPI* previous;
+  void* allocator;
+  int (*managed_from_object)(void* object, ManagedTensorVersioned** out);
+  void* managed_to_object;
+  int (*tensor_from_object)(void* object, Tensor* out);  // borrows; may be null
+  void* current_stream;
+};
+
 }  // namespace fastarch::dlpack
