@@ -125,8 +125,9 @@ bool view_exchange_api(py::handle object, const char* op, const char* name, Arra
     type_error(op, concat(name, " (", type_name(object), ") requires grad; pass x.detach()"));
   dlpack::Tensor tensor;
   if (api->tensor_from_object(object.ptr(), &tensor) != 0) {
-    py::error_already_set error;
-    type_error(op, concat(name, " (", type_name(object), ") refused DLPack: ", error.what()));
+    const py::error_already_set error;
+    const std::string text = py::str(error.value());
+    type_error(op, concat(name, " (", type_name(object), ") refused DLPack: ", text.substr(0, text.find('\n'))));
   }
   view_dl_tensor(tensor, op, name, view);
   return true;
