@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Everything that only a GPU can tell, in stages that can be called alone:
+#   tools/gpu_check.sh [build] [test] [sanitize] [bench]        (no argument: all four)
+# Needs CUDA 13, Python with the build tools, CuPy and PyTorch; no network. Results go to $OUT (default: build/gpu_check)
+# as JSON with device, driver and commit. Each stage stops itself well before ten minutes.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+OUT=${OUT:-build/gpu_check}
+PYTHON=${PYTHON:-python3}
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
+export PYTHONUNBUFFERED=1
+
+device() { nvidia-smi --query-gpu="$1" --format=csv,noheader | head -n 1; }
+if ! nvidia-smi >/dev/null 2>&1; then
+  echo "gpu_check: no NVIDIA GPU here (nvidia-smi does not answer)" >&2
+  exit 2
+fi
+architecture=$(device compute_cap | tr -d '.')
+
+# record STAGE STATUS SECONDS JUNIT-FILE: one JSON file a stage
+record() {
+  "$PYTHON" - "$OUT/$1.json" "$1" "$2" "$3" "$4" "$(device name)" "$(device driver_version)" \
+    "$(git rev-parse HEAD 2>/dev/null || echo unknown)" <<'PY'
+import json, sys, xml.etree.ElementTree as xml
+path, stage, status, seconds, junit, device, driver, commit = sys.argv[1:]
+out = dict(stage=stage, exit_status=int(status), seconds=int(seconds), device=device, driver=driver, commit=commit)
+if junit:
+    try:
+        counts = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
+        for suite in xml.parse(junit).getroot().iter("testsuite"):
+            for k in counts:
+                counts[k] += int(suite.get(k, 0))
+        out.update(counts)
+    except (OSError, xml.ParseError) as error:
+        out["junit"] = str(error)
+with open(path, "w") as file:
+    json.dump(out, file, indent=1)
+print(json.dumps(out))
+PY
+}
+
+failed=0
+stage() { # stage NAME LIMIT-SECONDS JUNIT-FILE COMMAND...: runs, keeps the log, records
+  local name=$1 limit=$2 junit=$3 start=$SECONDS status
+  shift 3
+  echo "== $name"
+  timeout --kill-after=10 "$limit" "$@" >"$OUT/$name.log" 2>&1
+  status=$?
+  tail -n 25 "$OUT/$name.log"
+  record "$name" "$status" "$((SECONDS - start))" "$junit"
+  [ "$status" -eq 0 ] || failed=1
+  return "$status"
+}
+
+build() {
+  FASTARCH_CUDA=ON FASTARCH_EMULATOR=OFF FASTARCH_CUDA_ARCHITECTURES="$architecture-real" CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) \
+    stage build 480 "" "$PYTHON" -m pip install --no-build-isolation --no-deps --force-reinstall .
+}
+
+run_tests() {
+  FASTARCH_TEST_BACKENDS=numpy,cpu,cuda FASTARCH_REQUIRE_TORCH=1 \
+    stage test 540 "$OUT/test.xml" "$PYTHON" -m pytest tests --maxfail=20 --junitxml="$OUT/test.xml" --durations=10
+}
+
+sanitize() { # the operator cases alone: small shapes, every kernel
+  local tool
+  for tool in memcheck racecheck; do
+    FASTARCH_TEST_BACKENDS=cuda \
+      stage "sanitize-$tool" 280 "$OUT/$tool.xml" compute-sanitizer --tool "$tool" --error-exitcode 1 --target-processes all \
+      "$PYTHON" -m pytest tests/test_operators.py -k "cuda and float32" --timeout=0 --junitxml="$OUT/$tool.xml"
+  done
+}
+
+bench() {
+  stage bench 540 "" "$PYTHON" bench/run.py --json "$OUT/bench-results.json"
+}
+
+for name in "${@:-all}"; do
+  case $name in
+    build) build ;;
+    test) run_tests ;;
+    sanitize) sanitize ;;
+    bench) bench ;;
+    all) build && { run_tests; sanitize; bench; } ;;
+    *)
+      echo "gpu_check: unknown stage '$name' (build, test, sanitize, bench)" >&2
+      exit 2
+      ;;
+  esac
+done
+exit "$failed"
