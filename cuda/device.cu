@@ -1,9 +1,8 @@
 // What the CUDA runtime knows of this machine's devices.
-#include "ops/device.h"
-
 #include <cuda_runtime.h>
 
 #include "core/check.h"
+#include "ops/device.h"
 
 namespace fastarch::cuda {
 
@@ -21,9 +20,9 @@ std::string device_error() {
   cudaGetLastError();  // a failed query must not show up in a later launch
   if (driver_version() == 0) return "no NVIDIA driver was found on this machine";
   if (status != cudaSuccess)
-    return concat("cudaGetDeviceCount: ", cudaGetErrorString(status), " (driver supports CUDA ", driver_version() / 1000, ".",
-                  driver_version() % 1000 / 10, ", this build needs ", CUDART_VERSION / 1000, ".", CUDART_VERSION % 1000 / 10,
-                  ")");
+    return concat("cudaGetDeviceCount: ", cudaGetErrorString(status), " (driver supports CUDA ",
+                  driver_version() / 1000, ".", driver_version() % 1000 / 10, ", this build needs ",
+                  CUDART_VERSION / 1000, ".", CUDART_VERSION % 1000 / 10, ")");
   return "the NVIDIA driver reports no device";
 }
 
@@ -39,7 +38,8 @@ std::vector<DeviceInfo> devices() {
     const cudaError_t status = cudaGetDeviceProperties(&p, i);
     if (status != cudaSuccess)
       throw std::runtime_error(concat("cudaGetDeviceProperties(", i, "): ", cudaGetErrorString(status)));
-    found.push_back({p.name, p.major, p.minor, p.multiProcessorCount, static_cast<int64_t>(p.totalGlobalMem)});
+    found.push_back(
+        {p.name, p.major, p.minor, p.multiProcessorCount, static_cast<int64_t>(p.totalGlobalMem)});
   }
   return found;
 }

@@ -13,7 +13,8 @@ void bind_activation(py::module_& m) {
         check(vx.size() == vy.size(), "activation", "x has shape ", vx.shape_text(), ", y ", vy.shape_text());
         py::gil_scoped_release unlocked;
         dispatch_float(operands.dtype(), "activation", [&]<class T>() {
-          device::activation_forward(data<T>(vx), mutable_data<T>(vy), vx.size(), Activation(kind), as_stream(stream));
+          device::activation_forward(data<T>(vx), mutable_data<T>(vy), vx.size(), Activation(kind),
+                                     as_stream(stream));
         });
       },
       py::arg("x"), py::arg("y"), py::arg("kind"), py::arg("stream") = 0);
@@ -27,8 +28,8 @@ void bind_activation(py::module_& m) {
               vdy.shape_text(), ", y ", vy.shape_text(), ", dx ", vdx.shape_text());
         py::gil_scoped_release unlocked;
         dispatch_float(operands.dtype(), "activation_backward", [&]<class T>() {
-          device::activation_backward(data<T>(vdy), data<T>(vy), mutable_data<T>(vdx), vy.size(), Activation(kind),
-                                      as_stream(stream));
+          device::activation_backward(data<T>(vdy), data<T>(vy), mutable_data<T>(vdx), vy.size(),
+                                      Activation(kind), as_stream(stream));
         });
       },
       py::arg("dy"), py::arg("y"), py::arg("dx"), py::arg("kind"), py::arg("stream") = 0);

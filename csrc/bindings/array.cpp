@@ -1,5 +1,5 @@
-// Probing of foreign arrays, cheapest first: buffer protocol, DLPack through its C table, DLPack through Python,
-// __cuda_array_interface__.
+// Probing of foreign arrays, cheapest first: buffer protocol, DLPack through its C table, DLPack through
+// Python, then __cuda_array_interface__.
 #include "bindings/array.h"
 
 #include <cstring>
@@ -16,22 +16,27 @@ std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name
 }
 
 [[noreturn]] void bad_dtype(const char* op, const char* name, const std::string& got) {
-  type_error(op, concat(name, " has dtype ", got, ", expected float32, float64, int32, int64, uint8 or bool"));
+  type_error(op,
+             concat(name, " has dtype ", got, ", expected float32, float64, int32, int64, uint8 or bool"));
 }
 
 // One letter of the struct module's format, or of numpy's typestr kind with its size.
 bool dtype_from(char kind, int64_t itemsize, DType* out) {
   switch (kind) {
-    case 'f': if (itemsize == 4) return *out = DType::float32, true;
-              if (itemsize == 8) return *out = DType::float64, true;
-              return false;
-    case 'i': if (itemsize == 4) return *out = DType::int32, true;
-              if (itemsize == 8) return *out = DType::int64, true;
-              return false;
-    case 'u': if (itemsize == 1) return *out = DType::uint8, true;
-              return false;
-    case 'b': if (itemsize == 1) return *out = DType::boolean, true;
-              return false;
+    case 'f':
+      if (itemsize == 4) return *out = DType::float32, true;
+      if (itemsize == 8) return *out = DType::float64, true;
+      return false;
+    case 'i':
+      if (itemsize == 4) return *out = DType::int32, true;
+      if (itemsize == 8) return *out = DType::int64, true;
+      return false;
+    case 'u':
+      if (itemsize == 1) return *out = DType::uint8, true;
+      return false;
+    case 'b':
+      if (itemsize == 1) return *out = DType::boolean, true;
+      return false;
     default: return false;
   }
 }
@@ -42,8 +47,11 @@ char kind_of_format(const char* format) {
   if (*format == '@' || *format == '=' || *format == '<') ++format;
   if (std::strlen(format) != 1) return '?';
   switch (*format) {
-    case 'f': case 'd': return 'f';
-    case 'i': case 'l': case 'q': return 'i';
+    case 'f':
+    case 'd': return 'f';
+    case 'i':
+    case 'l':
+    case 'q': return 'i';
     case 'B': return 'u';
     case '?': return 'b';
     default: return '?';
@@ -51,7 +59,7 @@ char kind_of_format(const char* format) {
 }
 
 void check_dims(const char* op, const char* name, int64_t ndim) {
-  check(ndim <= kMaxDims, op, name, " has ", ndim, " dimensions, expected at most ", kMaxDims);
+  check(ndim >= 0 && ndim <= kMaxDims, op, name, " has ", ndim, " dimensions, expected at most ", kMaxDims);
 }
 
 void set_contiguous_strides(ArrayView* view) {
@@ -81,7 +89,8 @@ bool view_buffer(py::handle object, const char* op, const char* name, ArrayView*
   view->ndim = buffer.ndim;
   for (int i = 0; i < buffer.ndim; ++i) {
     view->shape[i] = buffer.shape[i];
-    check(buffer.strides[i] % buffer.itemsize == 0, op, name, " has a stride that is no multiple of its item size");
+    check(buffer.strides[i] % buffer.itemsize == 0, op, name,
+          " has a stride that is no multiple of its item size");
     view->strides[i] = buffer.strides[i] / buffer.itemsize;
   }
   return true;
@@ -91,7 +100,8 @@ void view_dl_tensor(const dlpack::Tensor& t, const char* op, const char* name, A
   const bool host = t.device.device_type == dlpack::kCPU || t.device.device_type == dlpack::kCUDAHost;
   const bool cuda = t.device.device_type == dlpack::kCUDA || t.device.device_type == dlpack::kCUDAManaged;
   if (!host && !cuda)
-    type_error(op, concat(name, " lives on DLPack device type ", t.device.device_type, ", expected host or CUDA memory"));
+    type_error(op, concat(name, " lives on DLPack device type ", t.device.device_type,
+                          ", expected host or CUDA memory"));
   const char kind = t.dtype.code == dlpack::kFloat  ? 'f'
                     : t.dtype.code == dlpack::kInt  ? 'i'
                     : t.dtype.code == dlpack::kUInt ? 'u'
@@ -127,7 +137,8 @@ bool view_exchange_api(py::handle object, const char* op, const char* name, Arra
   if (api->tensor_from_object(object.ptr(), &tensor) != 0) {
     const py::error_already_set error;
     const std::string text = py::str(error.value());
-    type_error(op, concat(name, " (", type_name(object), ") refused DLPack: ", text.substr(0, text.find('\n'))));
+    type_error(op,
+               concat(name, " (", type_name(object), ") refused DLPack: ", text.substr(0, text.find('\n'))));
   }
   view_dl_tensor(tensor, op, name, view);
   return true;
@@ -143,20 +154,20 @@ bool view_dlpack(py::handle object, const char* op, const char* name, ArrayView*
       device_type = object.attr("__dlpack_device__")().cast<py::tuple>()[0].cast<int>();
     py::dict arguments;
     if (device_type == dlpack::kCUDA || device_type == dlpack::kCUDAManaged) arguments["stream"] = -1;
-    py::dict versioned(arguments);
-    versioned["max_version"] = py::make_tuple(1, 1);
     try {
-      capsule = object.attr("__dlpack__")(**versioned);
+      capsule = object.attr("__dlpack__")(**arguments, py::arg("max_version") = py::make_tuple(1, 1));
     } catch (py::error_already_set& error) {
       if (!error.matches(PyExc_TypeError)) throw;
       capsule = object.attr("__dlpack__")(**arguments);  // a producer older than DLPack 1.0
     }
   } catch (py::error_already_set& error) {
-    type_error(op, concat(name, " (", type_name(object), ") refused DLPack: ", py::str(error.value()).cast<std::string>()));
+    type_error(op, concat(name, " (", type_name(object),
+                          ") refused DLPack: ", py::str(error.value()).cast<std::string>()));
   }
   // The view only borrows: the capsule's destructor releases what was not consumed.
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
-    auto* managed = static_cast<dlpack::ManagedTensorVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
+    auto* managed = static_cast<dlpack::ManagedTensorVersioned*>(
+        PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
     check(managed->version.major == 1, op, name, " uses DLPack ", managed->version.major, ".x, expected 1.x");
     view->readonly = managed->flags & dlpack::kReadOnly;
     view_dl_tensor(managed->tensor, op, name, view);
@@ -174,7 +185,7 @@ bool view_cuda_interface(py::handle object, const char* op, const char* name, Ar
   if (!py::hasattr(object, "__cuda_array_interface__")) return false;
   const py::dict interface = object.attr("__cuda_array_interface__");
   const std::string typestr = interface["typestr"].cast<std::string>();
-  const int64_t itemsize = typestr.size() > 2 ? std::atoi(typestr.c_str() + 2) : 0;
+  const int64_t itemsize = typestr.size() > 2 ? std::strtol(typestr.c_str() + 2, nullptr, 10) : 0;
   if (typestr.size() < 3 || typestr[0] == '>' || !dtype_from(typestr[1], itemsize, &view->dtype))
     bad_dtype(op, name, concat("'", typestr, "'"));
   const py::tuple data = interface["data"], shape = interface["shape"];
@@ -225,15 +236,17 @@ ArrayView view_of(py::handle object, const char* op, const char* name) {
   if (view_exchange_api(object, op, name, &view)) return view;
   if (view_dlpack(object, op, name, &view)) return view;
   if (view_cuda_interface(object, op, name, &view)) return view;
-  type_error(op, concat(name, " is ", type_name(object), ", expected an array (NumPy, CuPy, or anything with __dlpack__)"));
+  type_error(op, concat(name, " is ", type_name(object),
+                        ", expected an array (NumPy, CuPy, or anything with __dlpack__)"));
 }
 
-ArrayView Operands::take(py::handle object, const char* name, std::initializer_list<int64_t> shape, bool common,
-                         bool write) {
+ArrayView Operands::take(py::handle object, const char* name, std::initializer_list<int64_t> shape,
+                         bool common, bool write) {
   const ArrayView view = view_of(object, op_, name);
   const char* where[] = {"host", "CUDA"};
   if (view.memory != memory_)
-    type_error(op_, concat(name, " is in ", where[int(view.memory)], " memory, expected ", where[int(memory_)], " memory"));
+    type_error(op_, concat(name, " is in ", where[int(view.memory)], " memory, expected ",
+                           where[int(memory_)], " memory"));
   check(view.contiguous(), op_, name, " is not contiguous (C order)");
   check(!(write && view.readonly), op_, name, " is read-only, expected a writable array");
   if (common) {

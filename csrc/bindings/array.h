@@ -37,7 +37,8 @@ struct ArrayView {
 ArrayView view_of(py::handle object, const char* op, const char* name);
 
 // The operands of one operator call: what every kernel may rely on is checked here, once.
-// Contiguous C order, memory of this module's kind, one float dtype for all operands that share it, writable outputs.
+// Contiguous C order, memory of this module's kind, one float dtype for all operands that share it, writable
+// outputs.
 class Operands {
  public:
   explicit Operands(const char* op, Memory memory) : op_(op), memory_(memory) {}
@@ -57,7 +58,8 @@ class Operands {
   const char* op() const { return op_; }
 
  private:
-  ArrayView take(py::handle object, const char* name, std::initializer_list<int64_t> shape, bool common, bool write);
+  ArrayView take(py::handle object, const char* name, std::initializer_list<int64_t> shape, bool common,
+                 bool write);
 
   const char* op_;
   Memory memory_;

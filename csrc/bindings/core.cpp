@@ -37,7 +37,8 @@ py::tuple philox_words(uint64_t seed, uint64_t offset, uint64_t position) {
 void philox_fill(py::handle out, uint64_t seed, uint64_t offset) {
   Operands operands("philox_fill", Memory::host);
   const ArrayView view = operands.out_any(out, "out");
-  check(view.dtype == DType::int32, "philox_fill", "out has dtype ", dtype_name(view.dtype), ", expected int32");
+  check(view.dtype == DType::int32, "philox_fill", "out has dtype ", dtype_name(view.dtype),
+        ", expected int32");
   auto* words = mutable_data<uint32_t>(view);
   const int64_t n = view.size();
   py::gil_scoped_release unlocked;

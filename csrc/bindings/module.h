@@ -1,5 +1,5 @@
-// What the bindings of an operator family share. FASTARCH_DEVICE (cpu | cuda) names the kernels' namespace and
-// FASTARCH_MEMORY (host | cuda) the memory they work on; the emulator is cuda kernels on host memory.
+// What the bindings of an operator family share. FASTARCH_DEVICE (cpu | cuda) names the kernels' namespace
+// and FASTARCH_MEMORY (host | cuda) the memory they work on; the emulator is cuda kernels on host memory.
 #pragma once
 #include <pybind11/pybind11.h>
 

@@ -1,4 +1,5 @@
-// The one dtype dispatcher: dispatch_float(dtype, "conv2d", [&]<class T>() { ... }) runs the body with T = float or double.
+// The one dtype dispatcher: dispatch_float(dtype, "conv2d", [&]<class T>() { ... }) runs the body with
+// T = float or double.
 #pragma once
 #include "core/check.h"
 #include "core/types.h"

@@ -1,5 +1,6 @@
 // Philox4x32-10, a counter-based generator: the words of a position need no state, so every backend and
-// every launch shape draws the same numbers. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
+// every launch shape draws the same numbers. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3"
+// (2011).
 #pragma once
 #include "core/types.h"
 

@@ -24,8 +24,8 @@ namespace {
 
 int default_thread_count() {
   if (const char* text = std::getenv("FASTARCH_NUM_THREADS")) {
-    const int n = std::atoi(text);
-    if (n >= 1) return n;
+    const long n = std::strtol(text, nullptr, 10);
+    if (n >= 1 && n <= 4096) return static_cast<int>(n);
   }
 #if defined(__linux__)
   cpu_set_t set;
@@ -45,7 +45,7 @@ struct Loop {
   void work() {
     for (int64_t i; (i = next.fetch_add(1)) < pieces;) {
       try {
-        (*body)(i * piece, std::min(n, (i + 1) * piece));
+        (*body)(i* piece, std::min(n, (i + 1) * piece));
       } catch (...) {
         std::lock_guard lock(error_mutex);
         if (!error) error = std::current_exception();
@@ -148,7 +148,7 @@ void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, in
   {
     std::lock_guard lock(pool_mutex);
     // Threads do not survive a fork: a child makes its own pool and lets go of the parent's.
-    if (pool && pool_owner != getpid()) pool.release();
+    if (pool && pool_owner != getpid()) pool.release();  // NOLINT(bugprone-unused-return-value)
     if (!pool || pool->threads() != threads) {
       pool.reset();
       pool = std::make_unique<Pool>(threads);

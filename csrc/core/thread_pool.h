@@ -10,7 +10,7 @@ namespace fastarch {
 // The split depends on n, grain and the thread count alone. Nested calls run on the calling thread.
 void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
 
-int thread_count();          // FASTARCH_NUM_THREADS, else the processors this process may use
+int thread_count();            // FASTARCH_NUM_THREADS, else the processors this process may use
 void set_thread_count(int n);  // n >= 1
 
 }  // namespace fastarch

@@ -8,7 +8,7 @@ namespace fastarch::cuda {
 
 struct DeviceInfo {
   std::string name;
-  int major, minor;        // compute capability
+  int major, minor;  // compute capability
   int multiprocessors;
   int64_t memory_bytes;
 };

@@ -1,9 +1,9 @@
 """Which implementations of the operators exist, and which one runs.
 
 Four backends share one meaning: ``numpy`` (array-generic Python, needs nothing compiled), ``cpu`` (compiled),
-``cuda`` (compiled, device arrays) and ``emulator`` (the CUDA kernels compiled for the host; for tests and debugging).
-By default host arrays take ``cpu`` where a compiled kernel exists and ``numpy`` otherwise, device arrays take ``cuda``.
-Naming a backend never falls back: it works, or says why not.
+``cuda`` (compiled, device arrays) and ``emulator`` (the CUDA kernels compiled for the host, for tests and
+debugging). By default host arrays take ``cpu`` where a compiled kernel exists and ``numpy`` otherwise, device
+arrays take ``cuda``. Naming a backend never falls back: it works, or says why not.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def _from_environment() -> str | None:
     return _check_name(name) if name else None
 
 
-_selected: ContextVar[str | None] = ContextVar("fastarch_backend", default=_from_environment())
+_default = _from_environment()
+_selected: ContextVar[str | None] = ContextVar("fastarch_backend", default=_default)
 
 
 def reason_unusable(name: str) -> str | None:
@@ -76,8 +77,9 @@ def current() -> str | None:
 class backend:
     """Runs the operators on one backend: ``with fa.backend("numpy"): ...``.
 
-    name: "numpy", "cpu", "cuda" or "emulator". Raises ValueError for another name and RuntimeError, with the reason,
-    when the backend cannot run here. The environment variable FASTARCH_BACKEND does the same for a whole process.
+    name: "numpy", "cpu", "cuda" or "emulator". Raises ValueError for another name and RuntimeError, with the
+    reason, when the backend cannot run here. The environment variable FASTARCH_BACKEND does the same for a
+    whole process.
     """
 
     def __init__(self, name: str) -> None:
