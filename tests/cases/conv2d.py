@@ -1,0 +1,184 @@
+"""Convolution: cases and the definition.
+
+x [N, C, H, W], weight [K, C/groups, R, S], bias [K], y [N, K, P, Q].
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from cases.case import Arguments, Case, Gradient, in_every_layout, pair
+
+ACTIVATIONS = {
+    None: lambda v: v,
+    "relu": lambda v: np.maximum(v, 0.0),
+    "tanh": np.tanh,
+    "sigmoid": lambda v: 1.0 / (1.0 + np.exp(-v)),
+}
+
+
+def taps_of(x_shape, weight_shape, stride, padding, dilation, groups):
+    """The products of the definition: y[n, k, p, q] += x[n, first(k) + c, h, w] * weight[k, c, r, s].
+
+    Returns the shape of y, the number of c, the pairs (k, first(k)) and every (p, q, r, s, h, w) inside x.
+    """
+    (n_count, _, height, width), (k_count, c_count, r_count, s_count) = x_shape, weight_shape
+    (sh, sw), (ph, pw), (dh, dw) = pair(stride), pair(padding), pair(dilation)
+    p_count = (height + 2 * ph - dh * (r_count - 1) - 1) // sh + 1
+    q_count = (width + 2 * pw - dw * (s_count - 1) - 1) // sw + 1
+    taps = []
+    for p in range(p_count):
+        for q in range(q_count):
+            for r in range(r_count):
+                for s in range(s_count):
+                    h, w = p * sh - ph + r * dh, q * sw - pw + s * dw
+                    if 0 <= h < height and 0 <= w < width:
+                        taps.append((p, q, r, s, h, w))
+    channels = [(k, (k // (k_count // groups)) * c_count) for k in range(k_count)]
+    return (n_count, k_count, p_count, q_count), c_count, channels, taps
+
+
+def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, activation=None):
+    """y[n, k, p, q] = f(bias[k] + sum of the products), where h = p * stride - padding + r * dilation."""
+    x, weight = x.astype(np.float64), weight.astype(np.float64)
+    shape, c_count, channels, taps = taps_of(x.shape, weight.shape, stride, padding, dilation, groups)
+    y = np.zeros(shape)
+    for n in range(shape[0]):
+        for k, first in channels:
+            for p, q, r, s, h, w in taps:
+                for c in range(c_count):
+                    y[n, k, p, q] += x[n, first + c, h, w] * weight[k, c, r, s]
+            if bias is not None:
+                y[n, k] += np.float64(bias[k])
+    return ACTIVATIONS[activation](y)
+
+
+def conv2d_backward(dy, x, weight, bias=True, stride=1, padding=0, dilation=1, groups=1, need=(True, True)):
+    """The chain rule, one product of the definition at a time."""
+    dy, x, weight = (a.astype(np.float64) for a in (dy, x, weight))
+    shape, c_count, channels, taps = taps_of(x.shape, weight.shape, stride, padding, dilation, groups)
+    dx, dw, db = np.zeros(x.shape), np.zeros(weight.shape), np.zeros(shape[1])
+    for n in range(shape[0]):
+        for k, first in channels:
+            for p, q, r, s, h, w in taps:
+                for c in range(c_count):
+                    dx[n, first + c, h, w] += dy[n, k, p, q] * weight[k, c, r, s]
+                    dw[k, c, r, s] += dy[n, k, p, q] * x[n, first + c, h, w]
+            db[k] += dy[n, k].sum()
+    return (dx if need[0] else None, dw if need[1] else None, db if bias else None)
+
+
+# id: (x shape, (K, R, S), call arguments)
+_SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, int, int], Arguments]] = {
+    "one_of_everything": ((1, 1, 1, 1), (1, 1, 1), {}),
+    "one_pixel_padded": ((1, 2, 1, 1), (3, 3, 3), {"padding": 1}),
+    "primes": ((3, 5, 7, 11), (7, 3, 2), {}),
+    "plain_3x3": ((2, 3, 8, 9), (4, 3, 3), {"padding": 1}),
+    "lenet_first": ((1, 1, 16, 16), (6, 5, 5), {}),
+    "pointwise": ((2, 7, 5, 4), (9, 1, 1), {}),
+    "pointwise_strided": ((2, 4, 7, 6), (5, 1, 1), {"stride": 2}),
+    "wide_129": ((1, 2, 1, 129), (2, 1, 3), {}),
+    "tall_129": ((1, 1, 129, 2), (3, 5, 1), {"padding": (2, 0)}),
+    "channels_33": ((1, 33, 3, 3), (35, 2, 2), {}),
+    "filters_129": ((1, 2, 3, 3), (129, 2, 2), {}),
+    "kernel_is_image": ((2, 3, 5, 4), (6, 5, 4), {}),
+    "stride_over_kernel": ((2, 3, 11, 13), (4, 2, 2), {"stride": (3, 5)}),
+    "stride_leaves_rest": ((1, 2, 8, 7), (3, 3, 3), {"stride": 2}),
+    "padding_over_kernel": ((1, 2, 3, 2), (2, 2, 2), {"padding": (3, 4)}),
+    "padding_uneven": ((2, 2, 5, 6), (3, 3, 2), {"padding": (0, 1)}),
+    "dilated": ((1, 3, 9, 8), (2, 3, 2), {"dilation": (2, 3)}),
+    "dilated_over_image": ((1, 2, 4, 4), (2, 3, 3), {"dilation": 4, "padding": 4}),
+    "all_arguments": (
+        (2, 4, 10, 9),
+        (6, 3, 2),
+        {"stride": (2, 3), "padding": (2, 1), "dilation": (2, 1), "groups": 2},
+    ),
+    "groups": ((2, 6, 5, 5), (9, 3, 3), {"groups": 3}),
+    "depthwise": ((2, 7, 6, 5), (7, 3, 3), {"groups": 7, "padding": 1}),
+    "depthwise_multiplier": ((1, 3, 5, 5), (6, 2, 2), {"groups": 3, "stride": 2}),
+    "empty_batch": ((0, 3, 5, 5), (4, 3, 3), {}),
+}
+
+
+def _arguments(rng, dtype, shape, filters, call, bias=True, activation=None) -> Arguments:
+    k_count, r_count, s_count = filters
+    c_count = shape[1] // call.get("groups", 1)
+    scale = (c_count * r_count * s_count) ** -0.5
+    arguments: Arguments = {
+        "x": rng.standard_normal(shape).astype(dtype),
+        "weight": (scale * rng.standard_normal((k_count, c_count, r_count, s_count))).astype(dtype),
+        **call,
+    }
+    if bias:
+        arguments["bias"] = rng.standard_normal(k_count).astype(dtype)
+    if activation:
+        arguments["activation"] = activation
+    return arguments
+
+
+def _backward_arguments(rng, dtype, shape, filters, call, **more) -> Arguments:
+    arguments = _arguments(rng, dtype, shape, filters, call, bias=False)
+    y_shape = taps_of(
+        shape,
+        arguments["weight"].shape,
+        call.get("stride", 1),
+        call.get("padding", 0),
+        call.get("dilation", 1),
+        call.get("groups", 1),
+    )[0]
+    return {"dy": rng.standard_normal(y_shape).astype(dtype), **arguments, **more}
+
+
+def _forward_case(name: str, shape: str, **more) -> Case:
+    return Case("conv2d", name, partial(_forward_make, shape, more), conv2d)
+
+
+def _forward_make(shape, more, rng, dtype):
+    return _arguments(rng, dtype, *_SHAPES[shape], **more)
+
+
+def _backward_case(name: str, shape: str, **more) -> Case:
+    # Sums over a whole batch of images: more terms than a forward sum.
+    tolerance = {"float32": 5e-5, "float64": 1e-12}
+    return Case("conv2d_backward", name, partial(_backward_make, shape, more), conv2d_backward, tolerance)
+
+
+def _backward_make(shape, more, rng, dtype):
+    return _backward_arguments(rng, dtype, *_SHAPES[shape], **more)
+
+
+CASES = [
+    *(_forward_case(name, name) for name in _SHAPES),
+    *in_every_layout(_forward_case("layout", "all_arguments"))[1:],
+    _forward_case("no_bias", "plain_3x3", bias=False),
+    *(_forward_case(name, "plain_3x3", activation=name) for name in ("relu", "tanh", "sigmoid")),
+    _forward_case("relu_no_bias", "all_arguments", bias=False, activation="relu"),
+    *(_backward_case(name, name) for name in _SHAPES),
+    *in_every_layout(_backward_case("layout", "all_arguments"))[1:],
+    _backward_case("no_bias", "plain_3x3", bias=False),
+    _backward_case("input_only", "plain_3x3", bias=False, need=(True, False)),
+    _backward_case("weight_only", "all_arguments", need=(False, True)),
+    _backward_case("bias_only", "plain_3x3", need=(False, False)),
+    _backward_case("nothing", "plain_3x3", bias=False, need=(False, False)),
+]
+
+
+def _gradient(name: str) -> Gradient:
+    shape, filters, call = _SHAPES[name]
+
+    def inputs(rng):
+        made = _arguments(rng, np.float64, shape, filters, call)
+        return made["x"], made["weight"], made["bias"]
+
+    return Gradient(
+        "conv2d_backward",
+        name,
+        inputs,
+        lambda ops, x, weight, bias: ops.conv2d(x, weight, bias, **call),
+        lambda ops, dy, x, weight, bias: ops.conv2d_backward(dy, x, weight, bias=True, **call),
+    )
+
+
+GRADIENTS = [_gradient(n) for n in ("one_pixel_padded", "stride_leaves_rest", "depthwise_multiplier")]

@@ -1,0 +1,285 @@
+"""Pooling: cases and definitions, which are PyTorch's. x [N, C, H, W], y [N, C, P, Q].
+
+arg-max [N, C, P, Q] counts inside the window, r * S + s; uint8 where R * S <= 256, else int32.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from cases.case import Arguments, Case, Gradient, all_different, in_every_layout, pair
+
+
+def output_size(size, kernel, stride, padding, dilation, ceil_mode):
+    """The windows along one axis; with ceil_mode also a last one that sticks out, if it starts inside."""
+    span = size + 2 * padding - dilation * (kernel - 1) - 1
+    count = (-(-span // stride) if ceil_mode else span // stride) + 1
+    if ceil_mode and (count - 1) * stride >= size + padding:
+        count -= 1
+    return count
+
+
+def windows(shape, y_shape, kernel, stride, padding, dilation=1):
+    """Every (p, q) with its taps (r, s, h, w) inside the image and its area within the padded image."""
+    (height, width), (r_count, s_count) = shape[2:], pair(kernel)
+    (sh, sw), (ph, pw), (dh, dw) = pair(kernel if stride is None else stride), pair(padding), pair(dilation)
+    for p in range(y_shape[2]):
+        for q in range(y_shape[3]):
+            top, left = p * sh - ph, q * sw - pw
+            taps = [
+                (r, s, top + r * dh, left + s * dw)
+                for r in range(r_count)
+                for s in range(s_count)
+                if 0 <= top + r * dh < height and 0 <= left + s * dw < width
+            ]
+            area = (min(top + r_count, height + ph) - top) * (min(left + s_count, width + pw) - left)
+            yield p, q, taps, area
+
+
+def pooled_shape(shape, kernel, stride, padding, dilation, ceil_mode):
+    stride = kernel if stride is None else stride
+    axes = zip(shape[2:], pair(kernel), pair(stride), pair(padding), pair(dilation), strict=True)
+    return (*shape[:2], *(output_size(*axis, ceil_mode) for axis in axes))
+
+
+def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
+    """The greatest pixel of each window and which it is: the first of equals; NaN counts as greatest."""
+    y_shape = pooled_shape(x.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    r_count, s_count = pair(kernel_size)
+    y = np.full(y_shape, -np.inf)
+    argmax = np.zeros(y_shape, np.uint8 if r_count * s_count <= 256 else np.int32)
+    for p, q, taps, _ in windows(x.shape, y_shape, kernel_size, stride, padding, dilation):
+        for n, c in np.ndindex(x.shape[:2]):
+            best = None
+            for r, s, h, w in taps:
+                value = float(x[n, c, h, w])
+                if best is None or value > best or (value != value and best == best):
+                    best, y[n, c, p, q], argmax[n, c, p, q] = value, value, r * s_count + s
+    return y, argmax
+
+
+def max_pool2d_backward(dy, argmax, input_shape, kernel_size, stride=None, padding=0, dilation=1):
+    """Each dy goes to the pixel that won its window."""
+    dx = np.zeros(input_shape)
+    s_count = pair(kernel_size)[1]
+    for p, q, taps, _ in windows(input_shape, dy.shape, kernel_size, stride, padding, dilation):
+        for n, c in np.ndindex(*input_shape[:2]):
+            for r, s, h, w in taps:
+                if argmax[n, c, p, q] == r * s_count + s:
+                    dx[n, c, h, w] += float(dy[n, c, p, q])
+    return dx
+
+
+def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
+    """The sum of each window over its area, in which the padding counts or not."""
+    y = np.zeros(pooled_shape(x.shape, kernel_size, stride, padding, 1, ceil_mode))
+    for p, q, taps, area in windows(x.shape, y.shape, kernel_size, stride, padding):
+        for n, c in np.ndindex(x.shape[:2]):
+            total = sum(float(x[n, c, h, w]) for _, _, h, w in taps)
+            y[n, c, p, q] = total / (area if count_include_pad else len(taps))
+    return y
+
+
+def avg_pool2d_backward(dy, input_shape, kernel_size, stride=None, padding=0, count_include_pad=True):
+    """Each dy is shared out equally over its window."""
+    dx = np.zeros(input_shape)
+    for p, q, taps, area in windows(input_shape, dy.shape, kernel_size, stride, padding):
+        for n, c in np.ndindex(*input_shape[:2]):
+            for _, _, h, w in taps:
+                dx[n, c, h, w] += float(dy[n, c, p, q]) / (area if count_include_pad else len(taps))
+    return dx
+
+
+def _cells(size, count):
+    """The pixels of each of `count` cells, from floor(i * size / count) to ceil((i + 1) * size / count)."""
+    return [range(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+
+def adaptive_avg_pool2d(x, output_size):
+    """The mean of each of P x Q cells."""
+    p_count, q_count = pair(output_size)
+    y = np.zeros((*x.shape[:2], p_count, q_count))
+    for n, c, p, q in np.ndindex(y.shape):
+        rows, columns = _cells(x.shape[2], p_count)[p], _cells(x.shape[3], q_count)[q]
+        y[n, c, p, q] = sum(float(x[n, c, h, w]) for h in rows for w in columns) / (len(rows) * len(columns))
+    return y
+
+
+def adaptive_avg_pool2d_backward(dy, input_shape):
+    """Each dy is shared out equally over its cell."""
+    dx = np.zeros(input_shape)
+    for n, c, p, q in np.ndindex(dy.shape):
+        rows, columns = _cells(input_shape[2], dy.shape[2])[p], _cells(input_shape[3], dy.shape[3])[q]
+        for h in rows:
+            for w in columns:
+                dx[n, c, h, w] += float(dy[n, c, p, q]) / (len(rows) * len(columns))
+    return dx
+
+
+# id: (shape of x, call arguments that max and average share)
+_SHAPES: dict[str, tuple[tuple[int, ...], Arguments]] = {
+    "one": ((1, 1, 1, 1), {"kernel_size": 1}),
+    "lenet": ((2, 3, 8, 6), {"kernel_size": 2}),
+    "primes": ((3, 5, 7, 11), {"kernel_size": (3, 2)}),
+    "wide_129": ((1, 2, 2, 129), {"kernel_size": (1, 2)}),
+    "tall_129": ((1, 2, 129, 1), {"kernel_size": (3, 1), "stride": 2}),
+    "overlapping": ((2, 2, 9, 8), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    "stride_one": ((1, 3, 5, 6), {"kernel_size": (3, 5), "stride": 1, "padding": (1, 2)}),
+    "stride_over_kernel": ((1, 2, 13, 11), {"kernel_size": 2, "stride": (5, 3)}),
+    "whole_image": ((2, 3, 5, 7), {"kernel_size": (5, 7)}),
+    "kernel_over_256": ((1, 1, 18, 19), {"kernel_size": 17, "stride": 1}),
+    "ceil": ((1, 2, 6, 8), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
+    "ceil_padded": ((2, 1, 7, 5), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+    # The window that ceil_mode would add starts in the right padding, so it is left out.
+    "ceil_left_out": ((1, 1, 4, 5), {"kernel_size": 2, "stride": 3, "padding": 1, "ceil_mode": True}),
+    "empty_batch": ((0, 2, 4, 4), {"kernel_size": 2}),
+}
+_DILATED: dict[str, tuple[tuple[int, ...], Arguments]] = {
+    "dilated": ((1, 2, 9, 10), {"kernel_size": 3, "stride": 1, "dilation": (2, 3)}),
+    "dilated_ceil": (
+        (2, 2, 8, 9),
+        {"kernel_size": (2, 3), "stride": (3, 2), "padding": 1, "dilation": 2, "ceil_mode": True},
+    ),
+}
+_ADAPTIVE = {
+    "one": ((1, 1, 1, 1), 1),
+    "mean": ((3, 5, 7, 11), 1),
+    "even": ((2, 3, 8, 6), (4, 3)),
+    "overlapping": ((1, 2, 7, 11), (3, 4)),
+    "larger_than_input": ((1, 2, 3, 2), (5, 7)),
+    "wide_129": ((1, 1, 2, 129), (2, 10)),
+    "empty_batch": ((0, 2, 4, 4), 2),
+}
+
+
+def _values(rng, shape, dtype) -> np.ndarray:
+    """A coarse grid of values, so that windows hold equals and the rule for them is tested."""
+    return (rng.integers(-4, 5, shape) / 2).astype(dtype)
+
+
+def _make(shape, call, rng, dtype) -> Arguments:
+    return {"x": _values(rng, shape, dtype), **call}
+
+
+def _max_backward_make(shape, call, rng, dtype) -> Arguments:
+    y, argmax = max_pool2d(_values(rng, shape, dtype), **call)
+    call = {name: value for name, value in call.items() if name != "ceil_mode"}
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    return {"dy": dy, "argmax": argmax, "input_shape": shape, **call}
+
+
+def _avg_backward_make(shape, call, rng, dtype) -> Arguments:
+    y = avg_pool2d(np.zeros(shape), **call)
+    call = {name: value for name, value in call.items() if name != "ceil_mode"}
+    return {"dy": rng.standard_normal(y.shape).astype(dtype), "input_shape": shape, **call}
+
+
+def _adaptive_backward_make(shape, output, rng, dtype) -> Arguments:
+    dy = rng.standard_normal((*shape[:2], *pair(output))).astype(dtype)
+    return {"dy": dy, "input_shape": shape}
+
+
+def _nan_make(rng, dtype) -> Arguments:
+    x = _values(rng, (1, 2, 6, 6), dtype)
+    x[0, 0, 2, 3] = np.nan
+    x[0, 1, :2, :2] = -np.inf
+    x[0, 1, 4, 4] = np.inf
+    return {"x": x, "kernel_size": 2}
+
+
+def _cases(op: str, backward_make, forward, backward, shapes) -> list[Case]:
+    shape, call = shapes["overlapping"]
+    made, made_backward = partial(_make, shape, call), partial(backward_make, shape, call)
+    return [
+        *(Case(op, i, partial(_make, *s), forward) for i, s in shapes.items()),
+        *in_every_layout(Case(op, "layout", made, forward))[1:],
+        *(Case(f"{op}_backward", i, partial(backward_make, *s), backward) for i, s in shapes.items()),
+        *in_every_layout(Case(f"{op}_backward", "layout", made_backward, backward))[1:],
+    ]
+
+
+_EXCLUDING_PADDING = {
+    f"{name}_excluding": (_SHAPES[name][0], {**_SHAPES[name][1], "count_include_pad": False})
+    for name in ("overlapping", "stride_one", "ceil", "ceil_padded")
+}
+
+CASES = [
+    *_cases("max_pool2d", _max_backward_make, max_pool2d, max_pool2d_backward, _SHAPES | _DILATED),
+    Case("max_pool2d", "nan_and_inf", _nan_make, max_pool2d, nonfinite=True),
+    *_cases("avg_pool2d", _avg_backward_make, avg_pool2d, avg_pool2d_backward, _SHAPES | _EXCLUDING_PADDING),
+    *(
+        Case("adaptive_avg_pool2d", i, partial(_make, s, {"output_size": o}), adaptive_avg_pool2d)
+        for i, (s, o) in _ADAPTIVE.items()
+    ),
+    *in_every_layout(
+        Case(
+            "adaptive_avg_pool2d",
+            "layout",
+            partial(_make, (2, 3, 7, 5), {"output_size": (3, 2)}),
+            adaptive_avg_pool2d,
+        )
+    )[1:],
+    *(
+        Case(
+            "adaptive_avg_pool2d_backward",
+            i,
+            partial(_adaptive_backward_make, *s),
+            adaptive_avg_pool2d_backward,
+        )
+        for i, s in _ADAPTIVE.items()
+    ),
+    *in_every_layout(
+        Case(
+            "adaptive_avg_pool2d_backward",
+            "layout",
+            partial(_adaptive_backward_make, (2, 3, 7, 5), (3, 2)),
+            adaptive_avg_pool2d_backward,
+        )
+    )[1:],
+]
+
+
+def _max_gradient(name: str) -> Gradient:
+    shape, call = (_SHAPES | _DILATED)[name]
+    back = {key: value for key, value in call.items() if key != "ceil_mode"}
+    return Gradient(
+        "max_pool2d_backward",
+        name,
+        lambda rng: (all_different(rng, shape),),
+        lambda ops, x: ops.max_pool2d(x, **call)[0],
+        lambda ops, dy, x: (
+            ops.max_pool2d_backward(dy, ops.max_pool2d(x, **call)[1], tuple(x.shape), **back),
+        ),
+    )
+
+
+def _avg_gradient(name: str) -> Gradient:
+    shape, call = (_SHAPES | _EXCLUDING_PADDING)[name]
+    back = {key: value for key, value in call.items() if key != "ceil_mode"}
+    return Gradient(
+        "avg_pool2d_backward",
+        name,
+        lambda rng: (rng.standard_normal(shape),),
+        lambda ops, x: ops.avg_pool2d(x, **call),
+        lambda ops, dy, x: (ops.avg_pool2d_backward(dy, tuple(x.shape), **back),),
+    )
+
+
+def _adaptive_gradient(name: str) -> Gradient:
+    shape, output = _ADAPTIVE[name]
+    return Gradient(
+        "adaptive_avg_pool2d_backward",
+        name,
+        lambda rng: (rng.standard_normal(shape),),
+        lambda ops, x: ops.adaptive_avg_pool2d(x, output),
+        lambda ops, dy, x: (ops.adaptive_avg_pool2d_backward(dy, tuple(x.shape)),),
+    )
+
+
+GRADIENTS = [
+    *(_max_gradient(name) for name in ("ceil_padded", "overlapping", "dilated_ceil")),
+    *(_avg_gradient(name) for name in ("ceil_padded", "ceil_padded_excluding", "stride_one")),
+    *(_adaptive_gradient(name) for name in ("overlapping", "larger_than_input")),
+]

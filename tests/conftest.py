@@ -1,0 +1,143 @@
+"""The backends that the suites run on, and how arrays get there.
+
+FASTARCH_TEST_BACKENDS="numpy,emulator" makes each named backend required: where one cannot run the session
+fails at once. Without it every backend that can run here does, and the header says which do not and why.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastarch as fa
+from fastarch import backends
+
+REQUIRED = "FASTARCH_TEST_BACKENDS"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A backend under test: its name and the module of its arrays (numpy or cupy)."""
+
+    name: str
+    xp: Any
+
+    def __str__(self) -> str:
+        return self.name
+
+    def put(self, value: Any, layout: str = "contiguous") -> Any:
+        """A copy of the array `value` where this backend works, in `layout`; anything else as it is."""
+        return lay_out(self.xp, value, layout) if isinstance(value, np.ndarray) else value
+
+    def host(self, value: Any) -> np.ndarray:
+        """`value` as a NumPy array."""
+        return np.asarray(value.get() if hasattr(value, "get") else value)
+
+    def call(self, op: str, arguments: dict[str, Any]) -> Any:
+        """The public operator `op` on this backend, on arguments that are there already."""
+        with fa.backend(self.name):
+            return getattr(fa.ops, op)(**arguments)
+
+
+def lay_out(xp: Any, value: np.ndarray, layout: str) -> Any:
+    """A copy of `value` as an array of module `xp` that lies in memory as `layout` says."""
+    everywhere = (slice(None, None, 2),) * value.ndim
+    backwards = (slice(None, None, -1),) * value.ndim
+    if layout == "sliced":
+        filler = np.nan if value.dtype.kind == "f" else 77
+        view = xp.full(tuple(2 * n for n in value.shape), filler, value.dtype)[everywhere]
+        view[...] = xp.asarray(value)
+        return view
+    if layout == "transposed":
+        return xp.array(value.T, order="C").T
+    if layout == "reversed":
+        return xp.array(value[backwards], order="C")[backwards]
+    copy = xp.array(value, order="C")
+    if layout == "readonly" and xp is np:
+        copy.flags.writeable = False
+    return copy
+
+
+def seeded(name: str) -> np.random.Generator:
+    """A generator of its own for each name, the same in every run."""
+    return np.random.default_rng(zlib.crc32(name.encode()))
+
+
+def _module_of(name: str) -> Any:
+    if name != "cuda":
+        return np
+    import cupy
+
+    return cupy
+
+
+def _chosen() -> list[Backend]:
+    named = os.environ.get(REQUIRED)
+    names = [n.strip() for n in named.split(",") if n.strip()] if named else list(backends.available())
+    for name in names:
+        if name not in backends.NAMES:
+            raise pytest.UsageError(
+                f"{REQUIRED} names {name!r}, expected some of {', '.join(backends.NAMES)}"
+            )
+        reason = backends.reason_unusable(name)
+        if reason:
+            raise pytest.UsageError(f"{REQUIRED} requires backend {name!r}, which cannot run here: {reason}")
+    return [Backend(name, _module_of(name)) for name in names]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_KEY] = _chosen()
+    config.stash[_COUNTS] = {}
+
+
+_KEY = pytest.StashKey[list[Backend]]()
+_COUNTS = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    running = [backend.name for backend in config.stash[_KEY]]
+    lines = [f"fastarch {fa.__version__}; backends under test: {', '.join(running)}"]
+    for name in backends.NAMES:
+        if name not in running:
+            reason = backends.reason_unusable(name) or f"not named in {REQUIRED}"
+            lines.append(f"  not under test: {name}: {reason}")
+    return lines
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", metafunc.config.stash[_KEY], ids=str)
+
+
+@pytest.fixture
+def backend_names(request: pytest.FixtureRequest) -> list[str]:
+    """The names of the backends under test."""
+    return [backend.name for backend in request.config.stash[_KEY]]
+
+
+@pytest.fixture
+def count_configurations(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
+    """Adds to a figure that the end of the session prints: so many random configurations were compared."""
+
+    def count(what: str, number: int) -> None:
+        counts = request.config.stash[_COUNTS]
+        counts[what] = counts.get(what, 0) + number
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for what, number in config.stash[_COUNTS].items():
+        terminalreporter.write_line(f"{number} random configurations: {what}")
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """A generator of its own for each test, the same in every run."""
+    return seeded(request.node.name)

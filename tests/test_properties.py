@@ -1,0 +1,226 @@
+"""Thousands of random convolution and pooling configurations, forward and backward, against PyTorch.
+
+Where PyTorch is missing the same configurations are compared with the definitions in tests/cases, unless
+FASTARCH_REQUIRE_TORCH=1 makes its absence a failure. FASTARCH_CONFIGURATIONS scales the numbers ("10" for ten
+times as many). Every configuration is a function of its number, so that a failure can be repeated alone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cases import conv2d as conv
+from cases import pool2d as pool
+from conftest import Backend
+
+SCALE = float(os.environ.get("FASTARCH_CONFIGURATIONS", "1"))
+# Of each kind. The emulator runs every thread of every block, some thousand times slower than a GPU.
+NUMBER = {"numpy": 1500, "cpu": 1500, "cuda": 1500, "emulator": 250}
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+Arrays = tuple[np.ndarray, ...]
+
+
+def random_convolution(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]:
+    """Shapes of x and weight and the call's other arguments; the output has at least one pixel."""
+    while True:
+        groups = int(rng.choice([1, 1, 1, 2, 3]))
+        c, k = (groups * int(rng.integers(1, 5)) for _ in range(2))
+        if rng.random() < 0.15:  # depthwise
+            groups, k = c, c * int(rng.integers(1, 3))
+        n, r, s = int(rng.integers(1, 4)), int(rng.integers(1, 5)), int(rng.integers(1, 5))
+        height, width = (int(v) for v in rng.integers(1, 11, 2))
+        call = {
+            "stride": pair_or_one(rng, 1, 5),
+            "padding": pair_or_one(rng, 0, 5),
+            "dilation": pair_or_one(rng, 1, 4),
+            "groups": groups,
+        }
+        spans = zip(
+            (height, width), conv.pair(call["padding"]), (r, s), conv.pair(call["dilation"]), strict=True
+        )
+        if all(size + 2 * pad >= dil * (kernel - 1) + 1 for size, pad, kernel, dil in spans):
+            return (n, c, height, width), (k, c // groups, r, s), call
+
+
+def random_pooling(rng: np.random.Generator) -> tuple[str, tuple[int, ...], dict[str, Any]]:
+    """An operator, the shape of x and the call's other arguments."""
+    op = str(rng.choice(["max_pool2d", "max_pool2d", "avg_pool2d", "avg_pool2d", "adaptive_avg_pool2d"]))
+    while True:
+        shape = tuple(int(v) for v in rng.integers(1, (4, 5, 14, 14)))
+        if op == "adaptive_avg_pool2d":
+            return op, shape, {"output_size": pair_or_one(rng, 1, 10)}
+        kernel = pair_or_one(rng, 1, 6)
+        dilation = pair_or_one(rng, 1, 4) if op == "max_pool2d" else 1
+        # At most half the kernel: what PyTorch takes.
+        padding = tuple(int(rng.integers(0, size // 2 + 1)) for size in conv.pair(kernel))
+        call: dict[str, Any] = {
+            "kernel_size": kernel,
+            "padding": padding,
+            "ceil_mode": bool(rng.random() < 0.5),
+        }
+        if rng.random() < 0.8:
+            call["stride"] = pair_or_one(rng, 1, 6)
+        if op == "max_pool2d":
+            call["dilation"] = dilation
+        else:
+            call["count_include_pad"] = bool(rng.random() < 0.5)
+        stride = call.get("stride", kernel)
+        axes = zip(*(conv.pair(v) for v in (shape[2:], kernel, stride, padding, dilation)), strict=True)
+        if all(
+            size + 2 * pad >= dil * (k - 1) + 1
+            and pool.output_size(size, k, st, pad, dil, call["ceil_mode"]) > 0
+            for size, k, st, pad, dil in axes
+        ) and not window_without_pixels(shape, call, dilation):
+            return op, shape, call
+
+
+def window_without_pixels(shape: tuple[int, ...], call: dict[str, Any], dilation: Any) -> bool:
+    """Whether dilation makes a window step over the whole image, for which PyTorch's index is undefined."""
+    sizes = (shape, call["kernel_size"], call.get("stride"), call["padding"], dilation)
+    y_shape = pool.pooled_shape(*sizes, call["ceil_mode"])
+    return any(not taps for _, _, taps, _ in pool.windows(shape, y_shape, *sizes[1:]))
+
+
+def pair_or_one(rng: np.random.Generator, low: int, high: int) -> int | tuple[int, int]:
+    """One number for both axes or a pair, in [low, high)."""
+    if rng.random() < 0.4:
+        return int(rng.integers(low, high))
+    return (int(rng.integers(low, high)), int(rng.integers(low, high)))
+
+
+def without(call: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in call.items() if key != name}
+
+
+# The reference: PyTorch's autograd where it is, the definitions elsewhere
+
+
+def convolution_reference(x, weight, bias, dy, call) -> Arrays:
+    if not HAS_TORCH:
+        y = conv.conv2d(x, weight, bias, **call)
+        return y, *conv.conv2d_backward(dy, x, weight, **call)
+    import torch
+
+    leaves = [torch.tensor(a, requires_grad=True) for a in (x, weight, bias)]
+    y = torch.nn.functional.conv2d(*leaves, **call)
+    gradients = torch.autograd.grad(y, leaves, torch.tensor(dy))
+    return y.detach().numpy(), *(g.numpy() for g in gradients)
+
+
+def pooling_reference(op: str, x, dy, call) -> Arrays:
+    if not HAS_TORCH:
+        y = getattr(pool, op)(x, **call)
+        if op == "max_pool2d":
+            y, argmax = y
+            return y, pool.max_pool2d_backward(dy, argmax, x.shape, **without(call, "ceil_mode"))
+        more = {} if op == "adaptive_avg_pool2d" else without(call, "ceil_mode")
+        return y, getattr(pool, f"{op}_backward")(dy, x.shape, **more)
+    import torch
+
+    leaf = torch.tensor(x, requires_grad=True)
+    y = getattr(torch.nn.functional, op)(leaf, **call)
+    return y.detach().numpy(), torch.autograd.grad(y, leaf, torch.tensor(dy))[0].numpy()
+
+
+# One random configuration on one backend
+
+
+def compare_convolution(backend: Backend, rng: np.random.Generator) -> None:
+    x_shape, w_shape, call = random_convolution(rng)
+    dtype = str(rng.choice(["float32", "float64"]))
+    x, weight = (rng.standard_normal(s).astype(dtype) for s in (x_shape, w_shape))
+    bias = rng.standard_normal(w_shape[0]).astype(dtype)
+    y_shape = conv.taps_of(
+        x_shape, w_shape, call["stride"], call["padding"], call["dilation"], call["groups"]
+    )[0]
+    dy = rng.standard_normal(y_shape).astype(dtype)
+    want = convolution_reference(x, weight, bias, dy, call)
+    px, pw, pb, pdy = (backend.put(a) for a in (x, weight, bias, dy))
+    y = backend.call("conv2d", {"x": px, "weight": pw, "bias": pb, **call})
+    gradients = backend.call("conv2d_backward", {"dy": pdy, "x": px, "weight": pw, **call})
+    what = f"conv2d x {x_shape} weight {w_shape} {call} {dtype}"
+    check_all((y, *gradients), want, backend, ("y", "dx", "dw", "db"), what)
+
+
+def compare_pooling(backend: Backend, rng: np.random.Generator) -> None:
+    op, shape, call = random_pooling(rng)
+    dtype = str(rng.choice(["float32", "float64"]))
+    # Values on a coarse grid hold equals, of which the first must win; distinct ones are the common case.
+    x = (rng.integers(-3, 4, shape) if rng.random() < 0.3 else rng.standard_normal(shape)).astype(dtype)
+    px = backend.put(x)
+    y = backend.call(op, {"x": px, **call})
+    y, more = (y[0], {"argmax": y[1]}) if op == "max_pool2d" else (y, {})
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    if op != "adaptive_avg_pool2d":
+        more |= without(call, "ceil_mode")
+    dx = backend.call(f"{op}_backward", {"dy": backend.put(dy), "input_shape": shape, **more})
+    check_all(
+        (y, dx), pooling_reference(op, x, dy, call), backend, ("y", "dx"), f"{op} x {shape} {call} {dtype}"
+    )
+
+
+def check_all(got: tuple, want: Arrays, backend: Backend, names: tuple[str, ...], what: str) -> None:
+    for name, array, expected in zip(names, got, want, strict=True):
+        host = backend.host(array)
+        assert host.shape == expected.shape, f"{name} of {what}"
+        tolerance = 1e-4 if host.dtype == np.float32 else 1e-11
+        np.testing.assert_allclose(
+            host, expected, rtol=tolerance, atol=tolerance, err_msg=f"{name} of {what}"
+        )
+
+
+COMPARISONS: dict[str, Callable[[Backend, np.random.Generator], None]] = {
+    "conv2d": compare_convolution,
+    "pooling": compare_pooling,
+}
+
+
+def test_pytorch_is_here_when_required() -> None:
+    if os.environ.get("FASTARCH_REQUIRE_TORCH") == "1":
+        assert HAS_TORCH, "FASTARCH_REQUIRE_TORCH=1 and PyTorch is not installed"
+
+
+@pytest.mark.parametrize("kind", COMPARISONS)
+def test_random_configurations(kind: str, backend: Backend, count_configurations) -> None:
+    number = max(1, round(NUMBER[backend.name] * SCALE))
+    for index in range(number):
+        try:
+            COMPARISONS[kind](backend, np.random.default_rng([index, len(kind)]))
+        except Exception as error:
+            raise AssertionError(f"configuration {index} of {kind} on {backend}: {error}") from error
+    peer = "PyTorch" if HAS_TORCH else "the definition (PyTorch is not installed)"
+    count_configurations(f"{kind} on {backend} against {peer}", number)
+
+
+@pytest.mark.skipif(
+    not HAS_TORCH, reason="compares the definitions of tests/cases with PyTorch, which is not installed"
+)
+@pytest.mark.parametrize("index", range(60))
+def test_the_definitions_are_pytorch(index: int) -> None:
+    """The oracles themselves: what every other test trusts."""
+    rng = np.random.default_rng([index, 99])
+    x_shape, w_shape, call = random_convolution(rng)
+    x, weight, bias = (rng.standard_normal(s) for s in (x_shape, w_shape, w_shape[:1]))
+    y = conv.conv2d(x, weight, bias, **call)
+    dy = rng.standard_normal(y.shape)
+    got = (y, *conv.conv2d_backward(dy, x, weight, **call))
+    for array, expected in zip(got, convolution_reference(x, weight, bias, dy, call), strict=True):
+        np.testing.assert_allclose(array, expected, rtol=1e-11, atol=1e-11)
+    op, shape, call = random_pooling(rng)
+    x = rng.integers(-3, 4, shape).astype(np.float64)
+    y = getattr(pool, op)(x, **call)
+    y, argmax = y if op == "max_pool2d" else (y, None)
+    dy = rng.standard_normal(y.shape)
+    want_y, want_dx = pooling_reference(op, x, dy, call)
+    more = {} if op == "adaptive_avg_pool2d" else without(call, "ceil_mode")
+    more |= {} if argmax is None else {"argmax": argmax}
+    dx = getattr(pool, f"{op}_backward")(dy, input_shape=shape, **more)
+    np.testing.assert_allclose(y, want_y, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(dx, want_dx, rtol=1e-12, atol=1e-12)
