@@ -1,0 +1,169 @@
+#include "ops/pool2d.h"
+
+#include <utility>
+
+#include "bindings/module.h"
+
+using namespace fastarch;
+
+namespace {
+
+using Pair = std::pair<int64_t, int64_t>;  // (rows, columns)
+
+// Kernels count the coordinates of one axis in 32 bits; this bound keeps every sum and product of theirs
+// inside.
+PoolAxis axis_of(const char* op, int64_t input, int64_t output, int64_t kernel, int64_t stride,
+                 int64_t padding, int64_t dilation) {
+  constexpr int64_t kBound = int64_t{1} << 29;
+  check(kernel >= 1 && stride >= 1 && padding >= 0 && dilation >= 1, op, "kernel ", kernel, ", stride ",
+        stride, ", padding ", padding, ", dilation ", dilation,
+        ", expected kernel, stride, dilation >= 1 and padding >= 0");
+  const auto small = [](int64_t a) { return a < kBound; };
+  check(small(input) && small(output) && small(kernel) && small(stride) && small(padding) &&
+            small(dilation) && small(output * stride) && small(kernel * dilation),
+        op, "extent ", input, ", kernel ", kernel, ", stride ", stride, ", padding ", padding, ", dilation ",
+        dilation, ", expected windows and extents below 2^29 elements");
+  return {int(input), int(output), int(kernel), int(stride), int(padding), int(dilation)};
+}
+
+// x is the larger side (input or its gradient), y the pooled side.
+void expect_planes(Operands& operands, const ArrayView& x, const char* x_name, const ArrayView& y,
+                   const char* y_name) {
+  operands.expect_dims(x, x_name, 4);
+  operands.expect_dims(y, y_name, 4);
+  check(x.shape[0] == y.shape[0] && x.shape[1] == y.shape[1], operands.op(), x_name, " has shape ",
+        x.shape_text(), ", ", y_name, " ", y.shape_text(), ", expected equal first two dimensions");
+}
+
+Pool2d pool_of(Operands& operands, const ArrayView& x, const char* x_name, const ArrayView& y,
+               const char* y_name, Pair kernel, Pair stride, Pair padding, Pair dilation) {
+  expect_planes(operands, x, x_name, y, y_name);
+  return {x.shape[0] * x.shape[1],
+          axis_of(operands.op(), x.shape[2], y.shape[2], kernel.first, stride.first, padding.first,
+                  dilation.first),
+          axis_of(operands.op(), x.shape[3], y.shape[3], kernel.second, stride.second, padding.second,
+                  dilation.second)};
+}
+
+AdaptivePool2d adaptive_of(Operands& operands, const ArrayView& x, const char* x_name, const ArrayView& y,
+                           const char* y_name) {
+  expect_planes(operands, x, x_name, y, y_name);
+  constexpr int64_t kBound = int64_t{1} << 29;
+  for (int i : {2, 3})
+    check(x.shape[i] < kBound && y.shape[i] < kBound, operands.op(), x_name, " has shape ", x.shape_text(),
+          ", ", y_name, " ", y.shape_text(), ", expected extents below 2^29");
+  return {x.shape[0] * x.shape[1], int(x.shape[2]), int(x.shape[3]), int(y.shape[2]), int(y.shape[3])};
+}
+
+// Runs body<A>() with the element type of argmax: uint8 while every offset in the window fits, int32 always.
+template <class Body>
+void dispatch_argmax(Operands& operands, const ArrayView& argmax, const Pool2d& pool, Body&& body) {
+  const int64_t area = int64_t{pool.rows.kernel} * pool.columns.kernel;
+  const DType expected = area <= 256 ? DType::uint8 : DType::int32;
+  check(area < (int64_t{1} << 31), operands.op(), "kernel has ", area, " elements, expected fewer than 2^31");
+  if (argmax.data && argmax.dtype != expected)
+    throw py::type_error(concat("[", operands.op(), "] argmax has dtype ", dtype_name(argmax.dtype),
+                                ", expected ", dtype_name(expected), " for a window of ", area, " elements"));
+  if (expected == DType::uint8) return body.template operator()<uint8_t>();
+  body.template operator()<int32_t>();
+}
+
+void expect_same_shape(Operands& operands, const ArrayView& a, const char* a_name, const ArrayView& b,
+                       const char* b_name) {
+  bool same = a.ndim == b.ndim;
+  for (int i = 0; same && i < a.ndim; ++i) same = a.shape[i] == b.shape[i];
+  check(same, operands.op(), a_name, " has shape ", a.shape_text(), ", expected ", b_name, "'s ",
+        b.shape_text());
+}
+
+void max_pool2d_forward(py::handle x, py::handle y, py::handle argmax, Pair kernel, Pair stride, Pair padding,
+                        Pair dilation, uintptr_t stream) {
+  Operands operands("max_pool2d", kMemory);
+  const ArrayView vx = operands.in(x, "x"), vy = operands.out(y, "y");
+  const ArrayView va = argmax.is_none() ? ArrayView{} : operands.out_any(argmax, "argmax");
+  if (!argmax.is_none()) expect_same_shape(operands, va, "argmax", vy, "y");
+  const Pool2d pool = pool_of(operands, vx, "x", vy, "y", kernel, stride, padding, dilation);
+  dispatch_argmax(operands, va, pool, [&]<class A>() {
+    py::gil_scoped_release unlocked;
+    dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+      device::max_pool2d_forward(data<T>(vx), mutable_data<T>(vy), mutable_data<A>(va), pool,
+                                 as_stream(stream));
+    });
+  });
+}
+
+void max_pool2d_backward(py::handle dy, py::handle argmax, py::handle dx, Pair kernel, Pair stride,
+                         Pair padding, Pair dilation, uintptr_t stream) {
+  Operands operands("max_pool2d_backward", kMemory);
+  const ArrayView vdy = operands.in(dy, "dy"), va = operands.in_any(argmax, "argmax"),
+                  vdx = operands.out(dx, "dx");
+  expect_same_shape(operands, va, "argmax", vdy, "dy");
+  const Pool2d pool = pool_of(operands, vdx, "dx", vdy, "dy", kernel, stride, padding, dilation);
+  dispatch_argmax(operands, va, pool, [&]<class A>() {
+    py::gil_scoped_release unlocked;
+    dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+      device::max_pool2d_backward(data<T>(vdy), data<A>(va), mutable_data<T>(vdx), pool, as_stream(stream));
+    });
+  });
+}
+
+void avg_pool2d_forward(py::handle x, py::handle y, Pair kernel, Pair stride, Pair padding,
+                        bool count_include_pad, uintptr_t stream) {
+  Operands operands("avg_pool2d", kMemory);
+  const ArrayView vx = operands.in(x, "x"), vy = operands.out(y, "y");
+  const Pool2d pool = pool_of(operands, vx, "x", vy, "y", kernel, stride, padding, {1, 1});
+  py::gil_scoped_release unlocked;
+  dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+    device::avg_pool2d_forward(data<T>(vx), mutable_data<T>(vy), pool, count_include_pad, as_stream(stream));
+  });
+}
+
+void avg_pool2d_backward(py::handle dy, py::handle dx, Pair kernel, Pair stride, Pair padding,
+                         bool count_include_pad, uintptr_t stream) {
+  Operands operands("avg_pool2d_backward", kMemory);
+  const ArrayView vdy = operands.in(dy, "dy"), vdx = operands.out(dx, "dx");
+  const Pool2d pool = pool_of(operands, vdx, "dx", vdy, "dy", kernel, stride, padding, {1, 1});
+  py::gil_scoped_release unlocked;
+  dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+    device::avg_pool2d_backward(data<T>(vdy), mutable_data<T>(vdx), pool, count_include_pad,
+                                as_stream(stream));
+  });
+}
+
+void adaptive_avg_pool2d_forward(py::handle x, py::handle y, uintptr_t stream) {
+  Operands operands("adaptive_avg_pool2d", kMemory);
+  const ArrayView vx = operands.in(x, "x"), vy = operands.out(y, "y");
+  const AdaptivePool2d pool = adaptive_of(operands, vx, "x", vy, "y");
+  check(vx.size() != 0 || vy.size() == 0, operands.op(), "x has shape ", vx.shape_text(),
+        ", expected height, width >= 1");
+  py::gil_scoped_release unlocked;
+  dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+    device::adaptive_avg_pool2d_forward(data<T>(vx), mutable_data<T>(vy), pool, as_stream(stream));
+  });
+}
+
+void adaptive_avg_pool2d_backward(py::handle dy, py::handle dx, uintptr_t stream) {
+  Operands operands("adaptive_avg_pool2d_backward", kMemory);
+  const ArrayView vdy = operands.in(dy, "dy"), vdx = operands.out(dx, "dx");
+  const AdaptivePool2d pool = adaptive_of(operands, vdx, "dx", vdy, "dy");
+  py::gil_scoped_release unlocked;
+  dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+    device::adaptive_avg_pool2d_backward(data<T>(vdy), mutable_data<T>(vdx), pool, as_stream(stream));
+  });
+}
+
+}  // namespace
+
+void bind_pool2d(py::module_& m) {
+  const auto stream = py::arg("stream") = 0;
+  m.def("max_pool2d_forward", &max_pool2d_forward, py::arg("x"), py::arg("y"), py::arg("argmax"),
+        py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), stream);
+  m.def("max_pool2d_backward", &max_pool2d_backward, py::arg("dy"), py::arg("argmax"), py::arg("dx"),
+        py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), stream);
+  m.def("avg_pool2d_forward", &avg_pool2d_forward, py::arg("x"), py::arg("y"), py::arg("kernel"),
+        py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"), stream);
+  m.def("avg_pool2d_backward", &avg_pool2d_backward, py::arg("dy"), py::arg("dx"), py::arg("kernel"),
+        py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"), stream);
+  m.def("adaptive_avg_pool2d_forward", &adaptive_avg_pool2d_forward, py::arg("x"), py::arg("y"), stream);
+  m.def("adaptive_avg_pool2d_backward", &adaptive_avg_pool2d_backward, py::arg("dy"), py::arg("dx"), stream);
+}

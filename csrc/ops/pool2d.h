@@ -1,0 +1,54 @@
+// Contract: max, average and adaptive average pooling over planes of [N, C, H, W].
+#pragma once
+#include "core/types.h"
+
+namespace fastarch {
+
+// One axis of sliding windows: window p covers the inputs p*stride - padding + r*dilation, 0 <= r < kernel,
+// of which those outside [0, input) are padding. The output extent is given, so ceil_mode needs no argument.
+struct PoolAxis {
+  int input, output, kernel, stride, padding, dilation = 1;
+};
+
+struct Pool2d {
+  int64_t planes;  // N * C
+  PoolAxis rows, columns;
+};
+
+// Extents of adaptive pooling: bin p covers [floor(p*H/P), ceil((p+1)*H/P)); bins may overlap.
+struct AdaptivePool2d {
+  int64_t planes;  // N * C
+  int height, width, out_height, out_width;
+};
+
+// One declaration per device, in the namespaces below. Every output is overwritten.
+//
+// max_pool2d_forward: x [N, C, H, W]; y [N, C, P, Q]; argmax null or [N, C, P, Q], the offset r*S + s of the
+// maximum inside its window, as uint8_t (windows of at most 256) or int32_t. Padding counts as -inf; the
+// first of equal maxima wins; NaN wins over numbers, and the last of several NaNs, as in PyTorch.
+//
+// max_pool2d_backward: dy, argmax [N, C, P, Q]; dx [N, C, H, W] gathers the dy of the windows it was the
+// maximum of.
+//
+// avg_pool2d_*: the divisor of a window is its area clipped to the padded input (count_include_pad) or to the
+// input. All sums run over rows, then columns, in ascending order.
+
+namespace cuda {
+
+template <class T, class A>
+void max_pool2d_forward(const T* x, T* y, A* argmax, const Pool2d& pool, Stream stream);
+template <class T, class A>
+void max_pool2d_backward(const T* dy, const A* argmax, T* dx, const Pool2d& pool, Stream stream);
+
+template <class T>
+void avg_pool2d_forward(const T* x, T* y, const Pool2d& pool, bool count_include_pad, Stream stream);
+template <class T>
+void avg_pool2d_backward(const T* dy, T* dx, const Pool2d& pool, bool count_include_pad, Stream stream);
+
+template <class T>
+void adaptive_avg_pool2d_forward(const T* x, T* y, const AdaptivePool2d& pool, Stream stream);
+template <class T>
+void adaptive_avg_pool2d_backward(const T* dy, T* dx, const AdaptivePool2d& pool, Stream stream);
+
+}  // namespace cuda
+}  // namespace fastarch

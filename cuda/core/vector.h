@@ -1,0 +1,30 @@
+// 128-bit loads and stores: Pack<T> is four floats or two doubles, moved by one instruction.
+#pragma once
+#include "core/types.h"
+
+namespace fastarch::cuda {
+
+template <class T>
+struct alignas(16) Pack {
+  static constexpr int size = 16 / sizeof(T);
+  T value[size];
+};
+
+// Whether every pointer may be read as Packs: contiguous slices of larger arrays start anywhere.
+template <class... T>
+bool packable(const T*... pointers) {
+  return ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
+}
+
+// The Pack number i of an array for which packable() holds.
+template <class T>
+FASTARCH_HOST_DEVICE Pack<T> load_pack(const T* array, int64_t i) {
+  return *reinterpret_cast<const Pack<T>*>(array + i * Pack<T>::size);
+}
+
+template <class T>
+FASTARCH_HOST_DEVICE void store_pack(T* array, int64_t i, const Pack<T>& pack) {
+  *reinterpret_cast<Pack<T>*>(array + i * Pack<T>::size) = pack;
+}
+
+}  // namespace fastarch::cuda
