@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""Compile every CUDA kernel and report its registers, shared memory and spills.
+
+    tools/kernel_report.py --arch 90                      one architecture, a table
+    tools/kernel_report.py --arch 75,80,90,120 --json     several, as JSON
+    tools/kernel_report.py --arch 90 cuda/conv2d.cu       one file
+
+Needs nvcc (on PATH, in CUDA_HOME, or by --nvcc), no GPU. Exits with 1 when a kernel spills registers or uses a local
+stack, and with 2 when nvcc is missing or a file does not compile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\w+)'")
+_SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+_REGISTERS = re.compile(r"Used (\d+) registers")
+_SHARED = re.compile(r"(\d+) bytes smem")
+
+
+@dataclass
+class Kernel:
+    """One kernel compiled for one architecture; sizes in bytes, registers a thread, shared memory a block."""
+
+    file: str
+    name: str
+    arch: str
+    registers: int
+    shared: int
+    stack: int
+    spill_stores: int
+    spill_loads: int
+
+    @property
+    def spills(self) -> bool:
+        return self.stack + self.spill_stores + self.spill_loads > 0
+
+
+def parse(file: str, log: str) -> list[Kernel]:
+    """The kernels that `ptxas -v` reports in `log`, with mangled names."""
+    kernels: list[Kernel] = []
+    name = arch = ""
+    stack = stores = loads = 0
+    for line in log.splitlines():
+        if entry := _ENTRY.search(line):
+            name, arch = entry.groups()
+            stack = stores = loads = 0
+        elif spills := _SPILLS.search(line):
+            stack, stores, loads = map(int, spills.groups())
+        elif name and (registers := _REGISTERS.search(line)):
+            shared = _SHARED.search(line)
+            size = int(shared[1]) if shared else 0
+            kernels.append(Kernel(file, name, arch, int(registers[1]), size, stack, stores, loads))
+            name = ""
+    return kernels
+
+
+def readable(names: list[str]) -> list[str]:
+    """Demangled and shortened: the kernel and its template arguments."""
+    tool = shutil.which("c++filt") or shutil.which("cu++filt")
+    if not names or not tool:
+        return names
+    text = subprocess.run([tool], input="\n".join(names), capture_output=True, text=True, check=True).stdout
+    return [_shorten(line) for line in text.splitlines()]
+
+
+def _shorten(name: str) -> str:
+    name = re.sub(r"fastarch::cuda::|fastarch::|\(anonymous namespace\)::", "", name)
+    name = name.removeprefix("void ")
+    depth = 0
+    for i, letter in enumerate(
+        name
+    ):  # cut the parameter list: the first parenthesis outside the template arguments
+        depth += (letter == "<") - (letter == ">")
+        if letter == "(" and depth == 0 and i > 0:
+            name = name[:i]
+            break
+    return re.sub(r"\((?:unsigned |long )*(?:int|bool|long|char)\)|\((?:\w+::)*Activation\)", "", name)
+
+
+def compile_one(nvcc: str, source: Path, arch: str, flags: list[str]) -> list[Kernel]:
+    """Compiles `source` for sm_`arch` and returns its kernels; raises RuntimeError with the compiler's words."""
+    command = [nvcc, "-std=c++20", f"-arch=sm_{arch}", "-cubin", "-o", os.devnull, "-Xptxas", "-v", *flags]
+    command += [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'cuda'}", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{source} does not compile for sm_{arch}:\n{done.stdout}{done.stderr}")
+    name = str(source.relative_to(ROOT)) if source.is_relative_to(ROOT) else str(source)
+    return parse(name, done.stdout + done.stderr)
+
+
+def table(kernels: list[Kernel]) -> str:
+    head = ("kernel", "arch", "registers", "shared", "stack", "spills")
+    rows = [
+        (
+            k.name,
+            f"sm_{k.arch}",
+            str(k.registers),
+            str(k.shared),
+            str(k.stack),
+            str(k.spill_stores + k.spill_loads),
+        )
+        for k in kernels
+    ]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = []
+    for row in [head, *rows]:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
+        lines.append("  ".join(cells))
+    return "\n".join(lines)
+
+
+def find_nvcc(argument: str | None) -> str | None:
+    if argument:
+        return shutil.which(argument)
+    home = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
+    return shutil.which("nvcc") or shutil.which(str(Path(home) / "bin" / "nvcc"))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="*", type=Path, help="default: every cuda/*.cu")
+    parser.add_argument("--arch", default="90", help="comma-separated compute capabilities (default 90)")
+    parser.add_argument("--nvcc", help="the compiler (default: PATH, then CUDA_HOME)")
+    parser.add_argument("--flag", action="append", default=[], help="one more flag for nvcc; repeatable")
+    parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="compilers at once")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    options = parser.parse_args(arguments)
+
+    nvcc = find_nvcc(options.nvcc)
+    if not nvcc:
+        print(
+            f"kernel_report: no nvcc found ({options.nvcc or 'PATH, CUDA_HOME, /usr/local/cuda'})",
+            file=sys.stderr,
+        )
+        return 2
+    files = [file.resolve() for file in options.files] or sorted((ROOT / "cuda").glob("*.cu"))
+    work = [(file, arch.strip()) for file in files for arch in options.arch.split(",")]
+    kernels: list[Kernel] = []
+    with concurrent.futures.ThreadPoolExecutor(max(1, options.jobs)) as pool:
+        try:
+            for found in pool.map(lambda job: compile_one(nvcc, *job, options.flag), work):
+                kernels += found
+        except RuntimeError as error:
+            pool.shutdown(cancel_futures=True)
+            print(f"kernel_report: {error}", file=sys.stderr)
+            return 2
+    for kernel, name in zip(kernels, readable([kernel.name for kernel in kernels])):
+        kernel.name = name
+
+    spilling = [kernel for kernel in kernels if kernel.spills]
+    if options.json:
+        print(json.dumps({"kernels": [asdict(k) for k in kernels], "spilling": len(spilling)}, indent=1))
+    else:
+        print(table(kernels))
+    for k in spilling:
+        print(
+            f"kernel_report: {k.file}: {k.name} spills on sm_{k.arch}: {k.stack} bytes of stack, "
+            f"{k.spill_stores} of stores, {k.spill_loads} of loads",
+            file=sys.stderr,
+        )
+    if not kernels:
+        print("kernel_report: no kernels were found in what was compiled", file=sys.stderr)
+        return 2
+    return 1 if spilling else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
