@@ -37,7 +37,7 @@ def report():
 
 @pytest.fixture
 def nvcc(tmp_path):
-    """Writes a stand-in for nvcc that prints `log` and exits with `code`; returns the arguments that select it."""
+    """Writes a stand-in for nvcc that prints `log` and exits with `code`; returns the arguments for it."""
 
     def write(log, code=0):
         (tmp_path / "log").write_text(log)
@@ -67,7 +67,9 @@ def test_clean_kernels_pass(report, nvcc, capsys):
 def test_a_spill_fails_and_names_the_kernel(report, nvcc, capsys):
     assert report.main(nvcc(LOG + SPILL)) == 1
     printed = capsys.readouterr()
-    assert "crowded" in printed.err and "12 of stores" in printed.err and "clean" not in printed.err
+    assert "crowded" in printed.err
+    assert "12 of stores" in printed.err
+    assert "clean" not in printed.err
     assert len(printed.out.splitlines()) == 3
 
 
