@@ -5,8 +5,8 @@
     tools/kernel_report.py --arch 75,80,90,120 --json     several, as JSON
     tools/kernel_report.py --arch 90 cuda/conv2d.cu       one file
 
-Needs nvcc (on PATH, in CUDA_HOME, or by --nvcc), no GPU. Exits with 1 when a kernel spills registers or uses a local
-stack, and with 2 when nvcc is missing or a file does not compile.
+Needs nvcc (on PATH, in CUDA_HOME, or by --nvcc), no GPU. Exits with 1 when a kernel spills registers or uses
+a local stack, and with 2 when nvcc is missing or a file does not compile.
 """
 
 from __future__ import annotations
@@ -80,9 +80,7 @@ def _shorten(name: str) -> str:
     name = re.sub(r"fastarch::cuda::|fastarch::|\(anonymous namespace\)::", "", name)
     name = name.removeprefix("void ")
     depth = 0
-    for i, letter in enumerate(
-        name
-    ):  # cut the parameter list: the first parenthesis outside the template arguments
+    for i, letter in enumerate(name):  # cut the parameter list, which follows the template's
         depth += (letter == "<") - (letter == ">")
         if letter == "(" and depth == 0 and i > 0:
             name = name[:i]
@@ -91,7 +89,7 @@ def _shorten(name: str) -> str:
 
 
 def compile_one(nvcc: str, source: Path, arch: str, flags: list[str]) -> list[Kernel]:
-    """Compiles `source` for sm_`arch` and returns its kernels; raises RuntimeError with the compiler's words."""
+    """Compiles `source` for sm_`arch` and returns its kernels; RuntimeError has the compiler's words."""
     command = [nvcc, "-std=c++20", f"-arch=sm_{arch}", "-cubin", "-o", os.devnull, "-Xptxas", "-v", *flags]
     command += [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'cuda'}", str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
