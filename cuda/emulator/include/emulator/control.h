@@ -1,0 +1,32 @@
+// Steering the emulator, for tests and bindings.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace fastarch::emulator {
+
+// Seeds the order of blocks and threads of the launches that follow. The environment variable
+// FASTARCH_EMULATOR_SEED sets it for a process.
+void set_seed(uint64_t seed);
+
+// The device that is emulated: the limits of sm_90, but few multiprocessors, so that small inputs already
+// take every grid-stride loop more than once round. FASTARCH_EMULATOR_MULTIPROCESSORS sets their number for a
+// process.
+struct Device {
+  int multiprocessors = 2;
+  int threads_per_multiprocessor = 2048;
+  int blocks_per_multiprocessor = 32;
+  int threads_per_block = 1024;
+  size_t static_shared = 48 * 1024;  // per block
+  size_t shared_per_block = 227 * 1024;
+  size_t shared_per_multiprocessor = 228 * 1024;
+};
+Device& device();
+
+// Throws std::runtime_error when this host thread still holds device buffers, or freed one that had been
+// written out of bounds; either way none are left afterwards.
+void check_leaks(const char* operation);
+// The same without the error: for use when another one is on its way.
+void free_leaks();
+
+}  // namespace fastarch::emulator

@@ -1,0 +1,181 @@
+// Checks a launch as the device would, and runs its blocks: one after the other in a seeded random order, or
+// all at once when it is cooperative.
+#include <algorithm>
+#include <mutex>
+#include <numeric>
+#include <unordered_map>
+
+#include "core/check.h"
+#include "emulator/control.h"
+#include "emulator/runtime.h"
+#include "errors.h"
+#include "scheduler.h"
+#include "shared_memory.h"
+
+namespace fastarch::emulator {
+namespace {
+
+std::mutex launching;  // also guards what follows
+thread_local bool inside_launch = false;
+uint64_t base_seed = 0, launches = 0;
+bool seeded = false;
+std::unordered_map<const void*, size_t> dynamic_limits;
+
+// splitmix64's finisher: neighbouring seeds give unrelated orders.
+uint64_t mix(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+  return x ^ (x >> 31);
+}
+
+uint64_t next_seed() {
+  if (!seeded) {
+    base_seed = static_cast<uint64_t>(environment("FASTARCH_EMULATOR_SEED", 0));
+    seeded = true;
+  }
+  return mix(mix(base_seed + 0x9E3779B97F4A7C15u) + ++launches);
+}
+
+uint64_t volume(const dim3& d) { return uint64_t{d.x} * d.y * d.z; }
+
+std::string shape(const dim3& d) { return text(uint3(d)); }
+
+cudaError_t check_config(const cudaLaunchConfig_t& config, const Kernel& kernel) {
+  const dim3 grid = config.gridDim, block = config.blockDim;
+  const Device& limits = device();
+  if (volume(grid) == 0 || grid.x > 0x7fffffffu || grid.y > 65535u || grid.z > 65535u)
+    return set_error(cudaErrorInvalidConfiguration,
+                     concat("grid ", shape(grid), " is outside 1 .. (2147483647, 65535, 65535)"));
+  if (volume(block) == 0 || block.x > 1024u || block.y > 1024u || block.z > 64u ||
+      volume(block) > static_cast<uint64_t>(limits.threads_per_block))
+    return set_error(cudaErrorInvalidConfiguration,
+                     concat("block ", shape(block), " is outside 1 .. (1024, 1024, 64) or has more than ",
+                            limits.threads_per_block, " threads"));
+  const auto found = dynamic_limits.find(kernel.function);
+  const size_t allowed = found == dynamic_limits.end() ? limits.static_shared : found->second;
+  if (config.dynamicSmemBytes > allowed)
+    return set_error(
+        cudaErrorInvalidValue,
+        concat(config.dynamicSmemBytes, " bytes of dynamic shared memory, the kernel is allowed ", allowed));
+  return cudaSuccess;
+}
+
+bool is_cooperative(const cudaLaunchConfig_t& config) {
+  for (unsigned i = 0; i < config.numAttrs; ++i)
+    if (config.attrs[i].id == cudaLaunchAttributeCooperative && config.attrs[i].val.cooperative) return true;
+  return false;
+}
+
+uint3 block_at(const dim3& grid, uint64_t i) {
+  return {static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x % grid.y),
+          static_cast<unsigned>(i / (uint64_t{grid.x} * grid.y))};
+}
+
+void run_in_turn(const dim3& grid, const dim3& block, const Kernel& kernel, uint64_t seed) {
+  Scheduler& threads = scheduler();
+  threads.reset(1, block, kernel, seed);
+  // i -> i + step modulo the number of blocks, with a step prime to it, meets each block once.
+  const uint64_t blocks = volume(grid);
+  uint64_t at = threads.random.next() % blocks, step = threads.random.next() % blocks;
+  while (std::gcd(step, blocks) != 1) ++step;
+  for (uint64_t done = 0; done < blocks; ++done, at = (at + step) % blocks) {
+    const uint3 index = block_at(grid, at);
+    if (done > 0) shared_memory().fill();
+    threads.run_blocks(&index, shared_memory().blocks());
+    shared_memory().check();
+  }
+}
+
+void run_at_once(const dim3& grid, const dim3& block, const Kernel& kernel, uint64_t seed) {
+  const uint64_t blocks = volume(grid);
+  std::vector<uint3> indices;
+  for (uint64_t i = 0; i < blocks; ++i) indices.push_back(block_at(grid, i));
+  scheduler().reset(static_cast<uint32_t>(blocks), block, kernel, seed);
+  scheduler().run_blocks(indices.data(), shared_memory().blocks());
+  shared_memory().check();
+}
+
+// What is true while a kernel runs, and undone however it ends.
+struct Launch {
+  Launch(const dim3& grid, const dim3& block, size_t blocks_at_once, size_t dynamic) {
+    inside_launch = true;
+    gridDim = grid;
+    blockDim = block;
+    SharedVariable::current_launch = launches;
+    shared_memory().begin(blocks_at_once, dynamic);
+  }
+  ~Launch() {
+    shared_memory().end();
+    SharedVariable::current_launch = 0;
+    inside_launch = false;
+  }
+};
+
+}  // namespace
+
+void set_seed(uint64_t seed) {
+  const std::lock_guard lock(launching);
+  base_seed = seed;
+  seeded = true;
+  launches = 0;
+}
+
+Device& device() {
+  static Device instance = [] {
+    Device d;
+    d.multiprocessors = static_cast<int>(environment("FASTARCH_EMULATOR_MULTIPROCESSORS", d.multiprocessors));
+    return d;
+  }();
+  return instance;
+}
+
+cudaError_t set_function_attribute(const void* function, cudaFuncAttribute attribute, int value) {
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;  // a hint
+  const std::lock_guard lock(launching);
+  if (value < 0 || static_cast<size_t>(value) > device().shared_per_block)
+    return set_error(
+        cudaErrorInvalidValue,
+        concat(value, " bytes of dynamic shared memory, a block has at most ", device().shared_per_block));
+  dynamic_limits[function] = static_cast<size_t>(value);
+  return cudaSuccess;
+}
+
+cudaError_t resident_blocks(int* blocks, int threads, size_t dynamic_shared) {
+  const Device& limits = device();
+  if (threads < 1 || threads > limits.threads_per_block)
+    return set_error(cudaErrorInvalidValue, concat("a block of ", threads, " threads"));
+  const size_t by_shared =
+      dynamic_shared == 0 ? size_t{1} << 20 : limits.shared_per_multiprocessor / dynamic_shared;
+  const int by_threads =
+      std::min(limits.threads_per_multiprocessor / threads, limits.blocks_per_multiprocessor);
+  *blocks = static_cast<int>(std::min(by_shared, static_cast<size_t>(by_threads)));
+  return cudaSuccess;
+}
+
+cudaError_t run(const cudaLaunchConfig_t& config, const Kernel& kernel) {
+  if (inside_launch) return set_error(cudaErrorLaunchFailure, "a kernel may not launch a kernel");
+  const std::lock_guard lock(launching);
+  if (const cudaError_t error = check_config(config, kernel)) return error;
+  const dim3 grid = config.gridDim, block = config.blockDim;
+  const bool cooperative = is_cooperative(config);
+  if (cooperative) {
+    int resident = 0;
+    resident_blocks(&resident, static_cast<int>(volume(block)), config.dynamicSmemBytes);
+    const uint64_t most = static_cast<uint64_t>(resident) * static_cast<uint64_t>(device().multiprocessors);
+    if (volume(grid) > most)
+      return set_error(cudaErrorCooperativeLaunchTooLarge,
+                       concat("a cooperative launch of ", volume(grid), " blocks, the device holds ", most));
+  }
+  try {
+    const uint64_t seed = next_seed();
+    const Launch launch(grid, block, cooperative ? volume(grid) : 1, config.dynamicSmemBytes);
+    (cooperative ? run_at_once : run_in_turn)(grid, block, kernel, seed);
+  } catch (const Fault& fault) {
+    return set_error(cudaErrorLaunchFailure, fault.what());
+  } catch (const std::bad_alloc&) {
+    return set_error(cudaErrorMemoryAllocation, "no memory for the stacks and shared memory of the launch");
+  }
+  return cudaSuccess;
+}
+
+}  // namespace fastarch::emulator

@@ -1,0 +1,140 @@
+// Runs the threads of some blocks as fibers, in a seeded random order.
+#pragma once
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "emulator/device.h"
+#include "emulator/runtime.h"
+#include "fiber.h"
+
+namespace fastarch::emulator {
+
+// PCG32 (O'Neill, 2014): small and quick, and a launch's order is a function of its seed alone.
+class Random {
+ public:
+  explicit Random(uint64_t seed = 0) : state_(seed) {
+    next();
+    state_ += 0x9E3779B97F4A7C15u;
+    next();
+  }
+  uint32_t next() {
+    const uint64_t old = state_;
+    state_ = old * 6364136223846793005u + 1442695040888963407u;
+    const auto x = static_cast<uint32_t>(((old >> 18) ^ old) >> 27);
+    const auto turn = static_cast<uint32_t>(old >> 59);
+    return (x >> turn) | (x << ((32 - turn) & 31));
+  }
+  uint32_t below(uint32_t n) { return static_cast<uint32_t>((uint64_t{next()} * n) >> 32); }
+
+ private:
+  uint64_t state_;
+};
+
+// A fault of the kernel; the text says which thread and why.
+class Fault : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+struct Block;
+
+enum class Wait : uint8_t { none, block, warp, grid };
+
+// A CUDA thread. It gets a fiber when it starts, and gives it back when it exits.
+struct Thread {
+  Fiber* fiber = nullptr;
+  Block* block = nullptr;
+  uint3 index{};
+  uint32_t number = 0;  // within its block
+  Wait wait = Wait::none;
+  Site site{};  // where it waits
+};
+
+// 32 threads, and the warp operations that are under way among them.
+struct Warp {
+  uint32_t present = 0, exited = 0, waiting = 0;
+  uint32_t mask[32];  // what each waiting lane brought ...
+  uint64_t value[32];
+  uint8_t source[32];
+  bool is_vote[32];
+  uint64_t result[32];  // ... and takes away
+};
+
+struct Barrier {
+  uint32_t arrived = 0, holds = 0;
+  Site site{};
+  int result = 0;
+};
+
+struct Block {
+  uint3 index{};
+  Thread* threads = nullptr;
+  Warp* warps = nullptr;
+  Barrier barrier;
+  uint32_t exited = 0;
+  char* shared = nullptr;
+};
+
+class Scheduler {
+ public:
+  // Makes room for `blocks` blocks of shape `block` at once and forgets whatever was there.
+  void reset(uint32_t blocks, dim3 block, const Kernel& kernel, uint64_t seed);
+  // Runs blocks, placed at the given indices, to their end. Throws Fault; nothing is left running then.
+  void run_blocks(const uint3* indices, char* const* shared);
+
+  int block_barrier(const Site& site, Vote vote, bool predicate);
+  void grid_barrier(const Site& site);
+  uint64_t warp_meet(const Site& site, uint32_t mask, uint64_t value, uint32_t source, bool is_vote);
+  void yield(const Site& site);
+  Thread* current() const { return current_; }
+  Warp& warp_of(const Thread& thread) const { return thread.block->warps[thread.number / 32]; }
+  [[noreturn]] void fail(const Thread& thread, const std::string& what) const;
+
+  Random random;
+
+ private:
+  // Thrown in threads that wait when another one failed, so that their frames unwind; caught where they
+  // started.
+  struct Cancelled {};
+
+  static void fiber_main();
+  void run_threads();
+  void call_kernel();
+  void exit_thread(Thread& thread);
+  void wait(Wait what, const Site& site);
+  void resume(Thread& thread);
+  void enter(Thread& thread);
+  void make_ready(Thread& thread);
+  Thread* pick();
+  void settle_warp(Block& block, uint32_t warp_number);
+  void complete(Block& block, uint32_t warp_number, uint32_t group);
+  void progress() { idle_steps_ = 0; }
+  void record(const std::string& what);
+  void unwind();
+  std::string describe_deadlock() const;
+  Thread& thread_of(const Site& site);
+
+  Kernel kernel_{};
+  dim3 shape_;
+  uint32_t threads_per_block_ = 0, warps_per_block_ = 0;
+  std::vector<Block> blocks_;
+  std::vector<Thread> threads_;
+  std::vector<Warp> warps_;
+  std::vector<uint32_t> ready_, everyone_;  // numbers of threads that can run: started or not
+  uint32_t ready_count_ = 0, exited_ = 0;
+  Barrier grid_barrier_;
+  uint64_t idle_steps_ = 0;
+  Thread* current_ = nullptr;
+  Fiber host_;
+  FiberPool pool_;
+  bool cancelling_ = false, from_host_ = false;
+  std::string failure_;
+};
+
+Scheduler& scheduler();
+std::string text(const uint3& index);
+std::string text(const Site& site);
+
+}  // namespace fastarch::emulator
