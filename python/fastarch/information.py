@@ -1,0 +1,108 @@
+"""What this installation can do, and why not where it cannot: fa.info()."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+import fastarch
+from fastarch import backends
+
+_COMPILED = ("_core", "_cpu", "_cuda", "_emulator")
+
+
+@dataclass(frozen=True)
+class Information:
+    """Versions, compiled modules, backends and devices; str() is for reading, to_dict() for JSON."""
+
+    versions: dict[str, str | None]
+    platform: str
+    threads: int
+    compiled: dict[str, bool]
+    backends: dict[str, str | None]  # None when usable, else the reason why not
+    backend: str | None  # the one that was named, None for the default choice
+    devices: list[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as dicts, lists, strings and numbers."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items() if version)
+        compiled = ", ".join(name for name, there in self.compiled.items() if there) or "nothing"
+        lines = [versions, f"platform: {self.platform}, {self.threads} threads", f"compiled: {compiled}"]
+        for name, reason in self.backends.items():
+            lines.append(f"backend {name}: " + ("usable" if reason is None else f"off: {reason}"))
+        chosen = self.backend or "default (host arrays: cpu or numpy, device arrays: cuda)"
+        lines.append(f"chosen: {chosen}")
+        for device in self.devices:
+            lines.append("device " + ", ".join(f"{key} {value}" for key, value in device.items()))
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def info() -> Information:
+    """What is installed, what is compiled, which backends can run here or why not, and the CUDA devices."""
+    return Information(
+        versions={
+            "fastarch": fastarch.__version__,
+            "Python": platform.python_version(),
+            "NumPy": np.__version__,
+            "CuPy": _cupy_version(),
+        },
+        platform=platform.platform(),
+        threads=_threads(),
+        compiled={name: importlib.util.find_spec(f"fastarch.{name}") is not None for name in _COMPILED},
+        backends={name: backends.reason_unusable(name) for name in backends.NAMES},
+        backend=backends.current(),
+        devices=_devices(),
+    )
+
+
+def _cupy_version() -> str | None:
+    """CuPy's version without importing it, which takes a second."""
+    if importlib.util.find_spec("cupy") is None:
+        return None
+    for package in metadata.packages_distributions().get("cupy", []):
+        return metadata.version(package)
+    return "unknown"
+
+
+def _threads() -> int:
+    try:
+        return int(importlib.import_module("fastarch._core").thread_count())
+    except ImportError:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _devices() -> list[dict[str, Any]]:
+    """The CUDA devices that kernels could use; none where the backend is off, whose reason then says why."""
+    if backends.reason_unusable("cuda") is not None:
+        return []
+    runtime = importlib.import_module("cupy").cuda.runtime
+    devices = []
+    for i in range(runtime.getDeviceCount()):
+        properties = runtime.getDeviceProperties(i)
+        devices.append(
+            {
+                "id": i,
+                "name": properties["name"].decode(),
+                "compute_capability": f"{properties['major']}.{properties['minor']}",
+                "memory_gib": round(properties["totalGlobalMem"] / 2**30, 1),
+            }
+        )
+    return devices
+
+
+def to_json(information: Information) -> str:
+    """The information as one JSON object."""
+    return json.dumps(information.to_dict(), indent=2)

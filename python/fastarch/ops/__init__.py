@@ -1,0 +1,79 @@
+"""Operators on plain arrays: NumPy, CuPy, PyTorch, JAX, or anything with __dlpack__; forward and backward are
+public.
+
+The array type that came in comes out, on the memory it was in. Names, arguments and layouts follow PyTorch's;
+arrays are float32 or float64, images [N, C, H, W]. `fastarch.backend` chooses the implementation.
+"""
+
+from fastarch.ops.activation import relu, relu_backward, sigmoid, sigmoid_backward, tanh, tanh_backward
+from fastarch.ops.conv2d import conv2d, conv2d_backward
+from fastarch.ops.dropout import dropout, dropout_backward
+from fastarch.ops.linear import linear, linear_backward
+from fastarch.ops.pool2d import (
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_backward,
+    avg_pool2d,
+    avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+)
+from fastarch.ops.softmax import (
+    cross_entropy,
+    cross_entropy_backward,
+    log_softmax,
+    log_softmax_backward,
+    softmax,
+    softmax_backward,
+)
+
+# The public functions of each family; tests and benchmarks go through this.
+OPERATORS: dict[str, tuple[str, ...]] = {
+    "activation": ("relu", "relu_backward", "tanh", "tanh_backward", "sigmoid", "sigmoid_backward"),
+    "linear": ("linear", "linear_backward"),
+    "conv2d": ("conv2d", "conv2d_backward"),
+    "pool2d": (
+        "max_pool2d",
+        "max_pool2d_backward",
+        "avg_pool2d",
+        "avg_pool2d_backward",
+        "adaptive_avg_pool2d",
+        "adaptive_avg_pool2d_backward",
+    ),
+    "softmax": (
+        "softmax",
+        "softmax_backward",
+        "log_softmax",
+        "log_softmax_backward",
+        "cross_entropy",
+        "cross_entropy_backward",
+    ),
+    "dropout": ("dropout", "dropout_backward"),
+}
+
+__all__ = [
+    "OPERATORS",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "conv2d",
+    "conv2d_backward",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "dropout",
+    "dropout_backward",
+    "linear",
+    "linear_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "relu",
+    "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "softmax",
+    "softmax_backward",
+    "tanh",
+    "tanh_backward",
+]

@@ -1,0 +1,247 @@
+"""What every operator shares: the boundary that arrays cross, the choice of implementation, argument checks.
+
+An operator is written for plain NumPy (or CuPy) arrays. `@operator` lets callers pass any array: it checks
+the operands, views foreign ones without copying, and hands results back as the type that came in. The path
+for NumPy arrays is short, because a small network makes thousands of calls a second.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from math import prod
+from operator import index as as_index
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from fastarch import arrays
+from fastarch.arrays import Array
+from fastarch.backends import implementation
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Pair = int | tuple[int, int]  # one number for both, or (height, width)
+
+_FLOAT32 = np.dtype(np.float32)
+_FLOAT64 = np.dtype(np.float64)
+_LARGEST = 2**31 - 1  # of a size, stride, padding or dilation: kernels take 32-bit ones
+
+# The numbers by which kernels know the activations (csrc/core/types.h).
+ACTIVATIONS = {None: 0, "relu": 1, "tanh": 2, "sigmoid": 3}
+
+
+def operator(
+    *floats: str, index: str | None = None, optional: str | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Makes a function of plain arrays an operator on any arrays.
+
+    floats: the leading parameters, arrays of one float dtype; then either `index`, an array of integers, or
+    `optional`, a float array that may be None.
+    """
+    names = (*floats, *([index] if index else []), *([optional] if optional else []))
+    required, count = len(floats), len(names)
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            operands: tuple = args[:count]
+            if kwargs and len(operands) < count:
+                operands += tuple(kwargs[name] for name in names[len(operands) :] if name in kwargs)
+            if operands and type(operands[0]) is np.ndarray:
+                dtype = operands[0].dtype
+                plain = dtype is _FLOAT32 or dtype is _FLOAT64
+                for x in operands[1:required]:
+                    plain = plain and type(x) is np.ndarray and x.dtype is dtype
+                if len(operands) > required:
+                    x = operands[required]
+                    plain = plain and (
+                        (type(x) is np.ndarray and (index is not None or x.dtype is dtype))
+                        or (x is None and optional is not None)
+                    )
+                if plain:
+                    return function(*args, **kwargs)
+            return _call_adopted(function, names, required, optional, args, kwargs)
+
+        return call
+
+    return decorate
+
+
+def _call_adopted(
+    function: Callable[..., R],
+    names: tuple[str, ...],
+    required: int,
+    optional: str | None,
+    args: tuple,
+    kwargs: dict,
+) -> R:
+    """Calls `function` on native views of its arrays and hands its results back as the first one's type."""
+    op = function.__name__
+    arguments = list(args)
+    slots: list[tuple[Any, Any, str]] = [(arguments, i, name) for i, name in enumerate(names[: len(args)])]
+    slots += [(kwargs, name, name) for name in names[len(args) :] if name in kwargs]
+    if not slots:
+        return function(*args, **kwargs)  # raises Python's own error about the missing argument
+    outer = slots[0][0][slots[0][1]]
+    with arrays.caller_stream(outer):
+        adopted: list[tuple[str, Array]] = []
+        restore: arrays.Restore | None = None
+        for where, key, name in slots:
+            if where[key] is None and name == optional:
+                continue
+            where[key], back = arrays.adopt(where[key], op, name)
+            restore = restore or back
+            adopted.append((name, where[key]))
+        _check_together(op, adopted, names[:required] + ((optional,) if optional else ()))
+        results: Any = function(*arguments, **kwargs)
+        assert restore is not None
+        if type(results) is tuple:
+            return tuple(None if result is None else restore(result) for result in results)  # type: ignore[return-value]
+        return restore(results)
+
+
+def _check_together(op: str, adopted: list[tuple[str, Array]], floats: tuple[str | None, ...]) -> None:
+    """All operands in one memory, the float ones of one dtype."""
+    first_name, first = adopted[0]
+    if first.dtype != _FLOAT32 and first.dtype != _FLOAT64:
+        raise TypeError(f"[{op}] {first_name} has dtype {first.dtype}, expected float32 or float64")
+    for name, x in adopted[1:]:
+        if name in floats and x.dtype != first.dtype:
+            raise TypeError(f"[{op}] {name} has dtype {x.dtype}, expected {first.dtype} as {first_name} has")
+        if _place(x) != _place(first):
+            raise TypeError(
+                f"[{op}] {name} is in {_place(x)} memory, expected {_place(first)} memory as {first_name} is"
+            )
+
+
+def _place(x: Array) -> str:
+    return f"CUDA device {x.device.id}" if arrays.on_device(x) else "host"
+
+
+def run(kernel: str, generic: Callable, inputs: tuple, *rest: Any) -> None:
+    """Runs compiled `kernel` on (*inputs, *rest) where the chosen backend has one, else `generic`."""
+    host = type(inputs[0]) is np.ndarray
+    module = implementation(kernel, not host)
+    if module is None:
+        generic(*inputs, *rest, xp=np if host else sys.modules["cupy"])
+    elif host:
+        getattr(module, kernel)(*[_ready(x) for x in inputs], *rest)
+    else:
+        getattr(module, kernel)(*[_ready(x) for x in inputs], *rest, stream=arrays.stream_pointer())
+
+
+def _ready(x: Array) -> Array:
+    """`x` as kernels take it: C order; on the host also aligned."""
+    if x is None:
+        return None
+    flags = x.flags
+    if flags.c_contiguous and (type(x) is not np.ndarray or flags.aligned):
+        return x
+    return x.copy(order="C")
+
+
+def namespace(x: Array) -> Any:
+    """numpy or cupy for a native array."""
+    return np if type(x) is np.ndarray else sys.modules["cupy"]
+
+
+def empty(op: str, shape: tuple[int, ...], like: Array, dtype: Any = None, zero: bool = False) -> Array:
+    """A new array where `like` lies; a size that cannot be had is an error that names the operator."""
+    xp = namespace(like)
+    try:
+        return (xp.zeros if zero else xp.empty)(shape, like.dtype if dtype is None else dtype)
+    except (MemoryError, ValueError) as error:
+        size = prod(shape) * np.dtype(like.dtype if dtype is None else dtype).itemsize / 2**30
+        raise MemoryError(f"[{op}] an array of shape {shape} ({size:.3g} GiB) cannot be allocated") from error
+
+
+def pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
+    """(height, width) from one int or two, each at least `least`."""
+    if type(value) is int and least <= value <= _LARGEST:
+        return value, value
+    if type(value) is tuple and len(value) == 2:
+        h, w = value
+        if type(h) is int and type(w) is int and least <= h <= _LARGEST and least <= w <= _LARGEST:
+            return value
+    return _pair_checked(op, name, value, least)
+
+
+def _pair_checked(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
+    parts = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(parts) != 2:
+        raise ValueError(f"[{op}] {name} has {len(parts)} numbers, expected one or two (height, width)")
+    h, w = (integer(op, name, part) for part in parts)
+    if min(h, w) < least or max(h, w) > _LARGEST:
+        raise ValueError(f"[{op}] {name} is {value}, expected at least {least} and at most {_LARGEST}")
+    return h, w
+
+
+def integer(op: str, name: str, value: Any) -> int:
+    """An int from anything that is one (NumPy's too); bool and float are not."""
+    if type(value) is int:
+        return value
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"[{op}] {name} is {value!r}, expected an int")
+    return as_index(value)
+
+
+def flag(op: str, name: str, value: Any) -> bool:
+    """A bool, and nothing that merely has a truth value: arguments in the wrong place are found out here."""
+    if value is True or value is False:
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    raise TypeError(f"[{op}] {name} is {value!r}, expected True or False")
+
+
+def activation_kind(op: str, activation: str | None) -> int:
+    """The number of an activation's name."""
+    try:
+        return ACTIVATIONS[activation]
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"[{op}] activation is {activation!r}, expected None, 'relu', 'tanh' or 'sigmoid'"
+        ) from None
+
+
+def expect_dims(op: str, name: str, x: Array, dims: int, letters: str) -> None:
+    if x.ndim != dims:
+        raise ValueError(f"[{op}] {name} has shape {x.shape}, expected {dims} dimensions {letters}")
+
+
+def expect_shape(op: str, name: str, x: Array, shape: tuple[int, ...]) -> None:
+    if x.shape != shape:
+        raise ValueError(f"[{op}] {name} has shape {x.shape}, expected {shape}")
+
+
+def shape_of(op: str, name: str, shape: Any, dims: int, letters: str) -> tuple[int, ...]:
+    """A shape argument as a tuple of ints."""
+    if not isinstance(shape, (tuple, list)):
+        raise TypeError(f"[{op}] {name} is {shape!r}, expected a shape {letters}")
+    sizes = tuple(integer(op, name, size) for size in shape)
+    if len(sizes) != dims or min(sizes, default=0) < 0:
+        raise ValueError(f"[{op}] {name} is {sizes}, expected {dims} sizes {letters}, none negative")
+    return sizes
+
+
+__all__ = [
+    "ACTIVATIONS",
+    "Array",
+    "ModuleType",
+    "Pair",
+    "activation_kind",
+    "empty",
+    "expect_dims",
+    "expect_shape",
+    "flag",
+    "integer",
+    "namespace",
+    "operator",
+    "pair",
+    "run",
+    "shape_of",
+]

@@ -1,0 +1,186 @@
+"""Image patches as a matrix, block by block: what turns a convolution into matrix multiplies.
+
+Row (c, r, s) of the patch matrix holds, for every output position, the input that filter tap (r, s) sees in
+channel c; the columns run over (image, output row, output column). Where the stride is 1, the columns of an
+output row are a whole row of the padded input instead of the Q valid ones: tap (r, s) is then one long run of
+memory, which copies many times faster than Q numbers at a time. The surplus columns are cut off after the
+multiply forward, and are zero in the output gradient backward, so that they add nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from fastarch.ops._boundary import Array, empty
+
+_BLOCK_BYTES = 1 << 20  # of the patch matrix at a time: within a core's cache
+_SURPLUS = 1.5  # the widest padded row that is still worth computing, in output rows
+
+
+class Block(NamedTuple):
+    """Output rows `p` of images `n`: `size` columns of the patch matrix."""
+
+    n: slice
+    p: slice
+    images: int
+    rows: int
+    size: int
+
+
+class Plan:
+    """The sizes of one convolution, and how it is cut into blocks.
+
+    x [N, C, H, W], weight [K, C/groups, R, S], y [N, K, P, Q]; padding is that at the top and left, y says
+    the rest.
+    """
+
+    def __init__(
+        self,
+        x: tuple[int, ...],
+        weight: tuple[int, ...],
+        y: tuple[int, ...],
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        dilation: tuple[int, int],
+        itemsize: int,
+    ) -> None:
+        self.n, self.c, self.h, self.w = x
+        self.r, self.s = weight[2:]
+        self.k, self.p, self.q = y[1:]
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.taps = self.c * self.r * self.s
+        # The padded input that the outputs see; a stride may leave some of x unseen.
+        self.padded_h = (self.p - 1) * stride[0] + (self.r - 1) * dilation[0] + 1
+        self.padded_w = (self.q - 1) * stride[1] + (self.s - 1) * dilation[1] + 1
+        self.runs = stride == (1, 1) and self.padded_w <= _SURPLUS * self.q
+        self.width = self.padded_w if self.runs else self.q
+        # The last run goes on for this much behind the last padded row.
+        self.slack = (self.s - 1) * dilation[1] if self.runs else 0
+        columns = max(1, _BLOCK_BYTES // (itemsize * max(self.taps, 1)))
+        self.block_rows = min(self.p, max(1, columns // self.width))
+        self.block_images = min(self.n, max(1, columns // (self.p * self.width)))
+        self.block = self.block_images * self.block_rows * self.width  # columns of the largest block
+
+    def blocks(self) -> Iterator[Block]:
+        for n in range(0, self.n, self.block_images):
+            images = min(self.block_images, self.n - n)
+            for p in range(0, self.p, self.block_rows):
+                rows = min(self.block_rows, self.p - p)
+                yield Block(
+                    slice(n, n + images), slice(p, p + rows), images, rows, images * rows * self.width
+                )
+
+    def overlap(self) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Where x and the padded input share pixels: (rows, columns) of x, (rows, columns) of the padded."""
+        (top, left), rows, columns = self.padding, self.padded_h, self.padded_w
+        high, wide = max(min(self.h, rows - top), 0), max(min(self.w, columns - left), 0)
+        return (slice(0, high), slice(0, wide)), (slice(top, top + high), slice(left, left + wide))
+
+
+class Reader:
+    """Reads the patch matrix of x, a block at a time, through one buffer."""
+
+    def __init__(self, plan: Plan, x: Array, xp: Any) -> None:
+        self.plan, self.x = plan, x
+        padded = plan.padding != (0, 0) or plan.padded_h > plan.h or plan.padded_w > plan.w
+        self.direct = not padded and (not plan.runs or (plan.slack == 0 and plan.padded_w == plan.w))
+        if self.direct:
+            source, strides = x, x.strides
+        else:
+            pitch = plan.padded_h * plan.padded_w
+            flat = empty("conv2d", (plan.c * plan.block_images * pitch + plan.slack,), x, zero=True)
+            source = flat
+            item = x.dtype.itemsize
+            self.padded = flat[: flat.size - plan.slack].reshape(
+                plan.c, plan.block_images, plan.padded_h, plan.padded_w
+            )
+            strides = (pitch * item, plan.block_images * pitch * item, plan.padded_w * item, item)
+        image, channel, row, column = strides
+        self.windows = xp.lib.stride_tricks.as_strided(
+            source,
+            (plan.c, plan.r, plan.s, plan.n if self.direct else plan.block_images, plan.p, plan.width),
+            (
+                channel,
+                row * plan.dilation[0],
+                column * plan.dilation[1],
+                image,
+                row * plan.stride[0],
+                column * plan.stride[1],
+            ),
+        )
+        self.buffer = xp.empty(plan.taps * plan.block, x.dtype)
+
+    def read(self, block: Block) -> Array:
+        """The patch matrix of `block`: [C, R, S, images, rows, width], valid until the next call."""
+        plan = self.plan
+        if self.direct:
+            windows = self.windows[:, :, :, block.n, block.p]
+        else:
+            if block.p.start == 0:
+                inside, at = plan.overlap()
+                self.padded[:, : block.images, at[0], at[1]] = self.x[
+                    block.n, :, inside[0], inside[1]
+                ].swapaxes(0, 1)
+            windows = self.windows[:, :, :, : block.images, block.p]
+        patches = self.buffer[: plan.taps * block.size].reshape(windows.shape)
+        patches[...] = windows
+        return patches
+
+
+class Gradients:
+    """Reads dy as a matrix whose columns are those of the patch matrix, surplus columns zero."""
+
+    def __init__(self, plan: Plan, dy: Array, xp: Any) -> None:
+        self.plan, self.dy, self.columns = plan, dy, 0
+        self.buffer = xp.zeros(plan.k * plan.block, dy.dtype)
+
+    def read(self, block: Block) -> Array:
+        """dy of `block`: [K, images, rows, width], valid until the next call."""
+        plan = self.plan
+        part = self.buffer[: plan.k * block.size].reshape(plan.k, block.images, block.rows, plan.width)
+        if block.size != self.columns:
+            self.columns = block.size  # another layout: the surplus columns lie elsewhere
+            part[..., plan.q :] = 0
+        part[..., : plan.q] = self.dy[block.n, :, block.p].swapaxes(0, 1)
+        return part
+
+
+class Adder:
+    """Adds the patch matrix of a gradient back onto the pixels that the patches came from."""
+
+    def __init__(self, plan: Plan, dx: Array, xp: Any) -> None:
+        self.plan, self.dx = plan, dx
+        self.pitch = plan.padded_h * plan.padded_w
+        self.sums = empty("conv2d_backward", (plan.c, plan.block_images, self.pitch + plan.slack), dx)
+        inside, _ = plan.overlap()
+        if (inside[0].stop, inside[1].stop) != (plan.h, plan.w):
+            dx[...] = 0  # some pixels reach no output
+
+    def add(self, block: Block, patches: Array) -> None:
+        """Adds `block`'s [C, R, S, columns]; the images are written to dx when their last rows have come."""
+        plan = self.plan
+        sums = self.sums[:, : block.images]
+        if block.p.start == 0:
+            sums[...] = 0
+        padded = sums[..., : self.pitch].reshape(plan.c, block.images, plan.padded_h, plan.padded_w)
+        parts = patches.reshape(plan.c, plan.r, plan.s, block.images, block.rows, plan.width)
+        (sh, sw), (dh, dw) = plan.stride, plan.dilation
+        for r in range(plan.r):
+            top = r * dh + block.p.start * sh
+            for s in range(plan.s):
+                if plan.runs:
+                    start = top * plan.padded_w + s * dw
+                    run = sums[..., start : start + block.rows * plan.width]
+                    run += parts[:, r, s].reshape(run.shape)
+                else:
+                    left = s * dw
+                    padded[
+                        :,
+                        :,
+                        top : top + (block.rows - 1) * sh + 1 : sh,
+                        left : left + (plan.q - 1) * sw + 1 : sw,
+                    ] += parts[:, r, s]
+        if block.p.stop == plan.p:
+            inside, at = plan.overlap()
+            self.dx[block.n, :, inside[0], inside[1]] = padded[:, :, at[0], at[1]].swapaxes(0, 1)

@@ -1,0 +1,95 @@
+"""Fully connected layer: a matrix multiply with bias and activation."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from fastarch.ops._boundary import Array, activation_kind, empty, expect_dims, expect_shape, operator, run
+from fastarch.ops.activation import activation_forward
+
+
+@operator("x", "weight", optional="bias")
+def linear(x: Array, weight: Array, bias: Array | None = None, activation: str | None = None) -> Array:
+    """y = activation(x @ weight.T + bias). x [..., I], weight [O, I], bias [O] or None -> y [..., O].
+
+    activation: None, "relu", "tanh" or "sigmoid". Raises ValueError for shapes that do not fit.
+    """
+    kind = activation_kind("linear", activation)
+    _check("linear", x, weight)
+    outputs, inputs = weight.shape
+    if bias is not None:
+        expect_shape("linear", "bias", bias, (outputs,))
+    y = empty("linear", (*x.shape[:-1], outputs), x)
+    if y.size:
+        rows = y.size // outputs
+        run(
+            "linear_forward",
+            linear_forward,
+            (_rows(x, rows, inputs), weight, bias),
+            y.reshape(rows, outputs),
+            kind,
+        )
+    return y
+
+
+@operator("dy", "x", "weight")
+def linear_backward(
+    dy: Array, x: Array, weight: Array, bias: bool = True, need: tuple[bool, bool] = (True, True)
+) -> tuple[Array | None, Array | None, Array | None]:
+    """Gradients (dx, dw, db) of linear without activation. dy [..., O], x [..., I], weight [O, I].
+
+    bias: whether db [O] is wanted; need: whether dx [..., I] and dw [O, I] are. What is not wanted is None.
+    Raises ValueError for shapes that do not fit.
+    """
+    op = "linear_backward"
+    _check(op, x, weight)
+    outputs, inputs = weight.shape
+    expect_shape(op, "dy", dy, (*x.shape[:-1], outputs))
+    rows = prod(x.shape[:-1])
+    flat_dy = _rows(dy, rows, outputs)
+    need_input, need_weight = need
+    dx = dw = db = None
+    if need_input:
+        dx = empty(op, x.shape, x, zero=dy.size == 0)
+        if dx.size and dy.size:
+            run("linear_backward_input", linear_backward_input, (flat_dy, weight), dx.reshape(rows, inputs))
+    if need_weight or bias:
+        dw = empty(op, weight.shape, x, zero=dy.size == 0)
+        db = empty(op, (outputs,), x, zero=dy.size == 0) if bias else None
+        if dy.size:
+            run("linear_backward_weight", linear_backward_weight, (flat_dy, _rows(x, rows, inputs)), dw, db)
+    return dx, dw if need_weight else None, db
+
+
+def _check(op: str, x: Array, weight: Array) -> None:
+    expect_dims(op, "weight", weight, 2, "[O, I]")
+    if x.ndim < 1 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"[{op}] x has shape {x.shape}, weight {weight.shape} expects {weight.shape[1]} in the last axis"
+        )
+
+
+def _rows(x: Array, rows: int, columns: int) -> Array:
+    return x if x.ndim == 2 else x.reshape(rows, columns)
+
+
+def linear_forward(x: Array, weight: Array, bias: Array | None, y: Array, kind: int, xp: Any) -> None:
+    """x [M, I], weight [O, I], bias [O] or None; y [M, O], overwritten."""
+    xp.matmul(x, weight.T, out=y)
+    if bias is not None:
+        y += bias
+    if kind:
+        activation_forward(y, y, kind, xp)
+
+
+def linear_backward_input(dy: Array, weight: Array, dx: Array, xp: Any) -> None:
+    """dy [M, O], weight [O, I]; dx [M, I], overwritten."""
+    xp.matmul(dy, weight, out=dx)
+
+
+def linear_backward_weight(dy: Array, x: Array, dw: Array, db: Array | None, xp: Any) -> None:
+    """dy [M, O], x [M, I]; dw [O, I] and db [O] (or None), overwritten."""
+    xp.matmul(dy.T, x, out=dw)
+    if db is not None:
+        xp.sum(dy, axis=0, out=db)
