@@ -103,6 +103,7 @@ def test_an_epoch_is_every_sample_once(prefetch: int, drop_last: bool) -> None:
     loader = Loader(numbered(23), 5, shuffle=True, seed=3, drop_last=drop_last, prefetch=prefetch)
     batches = list(loader.epoch(0))
     assert len(batches) == len(loader) == (4 if drop_last else 5)
+    assert loader.samples == sum(len(y) for _, y in batches)
     assert [len(y) for _, y in batches] == [5, 5, 5, 5] + ([] if drop_last else [3])
     assert all((y == x.ravel() % 3).all() and y.dtype == np.int64 for x, y in batches)
     order = order_of(iter(batches))
@@ -132,7 +133,7 @@ def test_every_place_is_as_likely() -> None:
 
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_resuming_in_the_middle_gives_the_same_batches(prefetch: int) -> None:
-    step = augment.compose(augment.shift(2), augment.noise(0.1))
+    step = augment.compose(augment.Shift(2), augment.Noise(0.1))
     data = Dataset(np.ones((23, 1, 6, 6), np.float32), np.zeros(23, np.int64), ["a"], "ones")
     loader = Loader(data, 4, shuffle=True, seed=9, augment=step, prefetch=prefetch)
     whole = list(loader.epoch(2))
@@ -293,12 +294,12 @@ def test_one_hot() -> None:
 
 
 STEPS = {
-    "shift": augment.shift(3),
-    "flip": augment.flip(),
-    "affine": augment.affine(degrees=20, scale=0.2, shear=0.2, shift=0.1),
-    "cutout": augment.cutout(3),
-    "noise": augment.noise(0.2),
-    "compose": augment.compose(augment.flip(), augment.shift(2), augment.noise(0.1)),
+    "shift": augment.Shift(3),
+    "flip": augment.Flip(),
+    "affine": augment.Affine(degrees=20, scale=0.2, shear=0.2, shift=0.1),
+    "cutout": augment.Cutout(3),
+    "noise": augment.Noise(0.2),
+    "compose": augment.compose(augment.Flip(), augment.Shift(2), augment.Noise(0.1)),
 }
 
 
@@ -325,23 +326,23 @@ def test_a_sample_changes_in_the_same_way_in_any_batch(name: str, dtype: type) -
 
 def test_shift_moves_by_every_amount_and_fills_with_zeros() -> None:
     x = np.arange(1, 26, dtype=np.uint8).reshape(1, 1, 5, 5).repeat(500, axis=0)
-    y = augment.shift(2)(x, draw(np.arange(500)))
+    y = augment.Shift(2)(x, draw(np.arange(500)))
     frame = np.zeros((9, 9), np.uint8)
     frame[2:7, 2:7] = x[0, 0]
     possible = {frame[i : i + 5, j : j + 5].tobytes() for i in range(5) for j in range(5)}
     assert {picture.tobytes() for picture in y} == possible
-    far = augment.shift(50)(x, draw(np.arange(500)))
+    far = augment.Shift(50)(x, draw(np.arange(500)))
     assert (far.reshape(500, -1).max(axis=1) == 0).any()
 
 
 def test_flip_mirrors_about_half() -> None:
     x = np.random.default_rng(0).random((1000, 1, 2, 3)).astype(np.float32)
-    y = augment.flip()(x, draw(np.arange(1000)))
+    y = augment.Flip()(x, draw(np.arange(1000)))
     flipped = (y == x[..., ::-1]).all(axis=(1, 2, 3))
     assert ((y == x).all(axis=(1, 2, 3)) ^ flipped).all()
     assert 400 < flipped.sum() < 600
-    assert (augment.flip(1.0)(x, draw(np.arange(1000))) == x[..., ::-1]).all()
-    assert (augment.flip(0.0)(x, draw(np.arange(1000))) == x).all()
+    assert (augment.Flip(1.0)(x, draw(np.arange(1000))) == x[..., ::-1]).all()
+    assert (augment.Flip(0.0)(x, draw(np.arange(1000))) == x).all()
 
 
 def test_affine_equals_torch_grid_sample() -> None:
@@ -349,7 +350,7 @@ def test_affine_equals_torch_grid_sample() -> None:
     n, height, width = 40, 9, 12
     x = np.random.default_rng(0).random((n, 2, height, width))
     degrees, scale, shear, shift = 35.0, 0.3, 0.4, 0.2
-    ours = augment.affine(degrees, scale, shear, shift)(x, draw(np.arange(n)))
+    ours = augment.Affine(degrees, scale, shear, shift)(x, draw(np.arange(n)))
     angle, size, slope, down, right = draw(np.arange(n)).uniform(5, -1, 1).T.astype(np.float64)
     # the forward map, in the order that the function documents: slant, turn, scale, all about the centre
     theta = np.radians(angle * degrees)
@@ -369,12 +370,25 @@ def test_affine_equals_torch_grid_sample() -> None:
 
 def test_affine_without_amounts_changes_nothing() -> None:
     x = np.random.default_rng(0).random((3, 1, 8, 6)).astype(np.float32)
-    np.testing.assert_array_equal(augment.affine()(x, draw([0, 1, 2])), x)
+    np.testing.assert_array_equal(augment.Affine()(x, draw([0, 1, 2])), x)
+
+
+def test_fill_is_what_comes_in_from_outside() -> None:
+    x = np.ones((50, 1, 8, 8), np.float32)
+    for step in (
+        augment.Shift(3, fill=-2),
+        augment.Cutout(3, fill=-2),
+        augment.Affine(0, 0, 0, 2.0, fill=-2),
+    ):
+        y = step(x, draw(np.arange(50)))
+        assert y.min() == -2
+        assert y.max() == 1
+    assert (augment.Affine(30, 0.3, 0.3, 0.3, fill=1)(x, draw(np.arange(50))) == 1).all()
 
 
 def test_cutout_blanks_one_square() -> None:
     x = np.ones((300, 2, 8, 8), np.float32)
-    y = augment.cutout(4)(x, draw(np.arange(300)))
+    y = augment.Cutout(4)(x, draw(np.arange(300)))
     assert set(np.unique(y)) == {0.0, 1.0}
     assert (y[:, 0] == y[:, 1]).all()
     holes = (y[:, 0] == 0).sum(axis=(1, 2))
@@ -404,19 +418,20 @@ def test_presets_and_wrong_amounts() -> None:
     assert augment.preset("none") is None
     x = np.random.default_rng(0).random((4, 3, 32, 32)).astype(np.float32)
     for name in ("digits", "flip-crop"):
-        step = augment.preset(name)
+        step = augment.preset(name, fill=-1)
         assert step is not None
         assert not (step(x, draw([0, 1, 2, 3])) == x).all()
+    assert repr(step) == "Compose(steps=(Flip(probability=0.5), Shift(pixels=4, fill=-1)))"
     with pytest.raises(ValueError, match="name is 'cifar', expected one of none, digits, flip-crop"):
         augment.preset("cifar")
     for build in (
-        lambda: augment.shift(-1),
-        lambda: augment.flip(1.5),
-        lambda: augment.affine(scale=1),
-        lambda: augment.cutout(-1),
-        lambda: augment.noise(-0.1),
-        lambda: augment.affine()(x.astype(np.uint8), draw([0, 1, 2, 3])),
-        lambda: augment.noise(1)(x.astype(np.uint8), draw([0, 1, 2, 3])),
+        lambda: augment.Shift(-1),
+        lambda: augment.Flip(1.5),
+        lambda: augment.Affine(scale=1),
+        lambda: augment.Cutout(-1),
+        lambda: augment.Noise(-0.1),
+        lambda: augment.Affine()(x.astype(np.uint8), draw([0, 1, 2, 3])),
+        lambda: augment.Noise(1)(x.astype(np.uint8), draw([0, 1, 2, 3])),
     ):
         with pytest.raises(ValueError, match=", expected "):
             build()

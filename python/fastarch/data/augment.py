@@ -1,19 +1,32 @@
 """Random changes to a batch of pictures [N, C, H, W] that keep what they show.
 
-Each function here returns a step: ``step(x, draw)`` gives new pictures and leaves `x` as it was. All that is
-random comes from `Draw` and depends on (seed, epoch, index of the sample) alone, so a sample is changed in
-the same way in whichever batch it lies, and a resumed run sees what an uninterrupted one would. Pixels from
-beyond the border are 0.
+A step is called as ``step(x, draw)``, gives new pictures and leaves `x` as it was. All that is random comes
+from `Draw` and depends on (seed, epoch, index of the sample) alone, so a sample is changed in the same way in
+whichever batch it lies, and a resumed run sees what an uninterrupted one would. What comes in from beyond the
+border has the value `fill`. A step's repr says all that it does.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["PRESETS", "Draw", "Step", "affine", "compose", "cutout", "flip", "noise", "preset", "shift"]
+__all__ = [
+    "PRESETS",
+    "Affine",
+    "Compose",
+    "Cutout",
+    "Draw",
+    "Flip",
+    "Noise",
+    "Shift",
+    "Step",
+    "compose",
+    "preset",
+]
 
 _MASK = (1 << 64) - 1
 _GROUP = 8192  # pixels that `affine` works on at a time: what it computes of them stays in the cache
@@ -74,79 +87,100 @@ def _scramble_int(z: int) -> int:
 Step = Callable[[np.ndarray, Draw], np.ndarray]
 
 
-def compose(*steps: Step) -> Step:
+@dataclass(frozen=True)
+class Compose:
     """One step after the other."""
 
-    def run(x: np.ndarray, draw: Draw) -> np.ndarray:
-        for step in steps:
+    steps: tuple[Step, ...]
+
+    def __call__(self, x: np.ndarray, draw: Draw) -> np.ndarray:
+        for step in self.steps:
             x = step(x, draw)
         return x
 
-    return run
+
+def compose(*steps: Step) -> Compose:
+    """One step after the other."""
+    return Compose(steps)
 
 
-def shift(pixels: int) -> Step:
+@dataclass(frozen=True)
+class Shift:
     """Moves by up to `pixels` along each side: the same as padding by them and cropping at a random place."""
-    _check(pixels >= 0, "shift", "pixels", pixels, "0 or more")
 
-    def run(x: np.ndarray, draw: Draw) -> np.ndarray:
+    pixels: int
+    fill: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.pixels >= 0, "Shift", "pixels", self.pixels, "0 or more")
+
+    def __call__(self, x: np.ndarray, draw: Draw) -> np.ndarray:
         height, width = x.shape[2:]
-        y = np.zeros_like(x)
-        moves = np.clip(draw.integers(2, 2 * pixels + 1) - pixels, [-height, -width], [height, width])
+        y = np.full_like(x, self.fill, order="C")
+        moves = draw.integers(2, 2 * self.pixels + 1) - self.pixels
+        moves = np.clip(moves, [-height, -width], [height, width])
         for picture, source, (down, right) in zip(y, x, moves.tolist()):
             into = picture[:, max(down, 0) : height + down, max(right, 0) : width + right]
             into[:] = source[:, max(-down, 0) : height - down, max(-right, 0) : width - right]
         return y
 
-    return run
 
-
-def flip(probability: float = 0.5) -> Step:
+@dataclass(frozen=True)
+class Flip:
     """Mirrors left and right."""
-    _check(0 <= probability <= 1, "flip", "probability", probability, "0 to 1")
 
-    def run(x: np.ndarray, draw: Draw) -> np.ndarray:
-        chosen = draw.uniform(1)[:, 0] < probability
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.probability <= 1, "Flip", "probability", self.probability, "0 to 1")
+
+    def __call__(self, x: np.ndarray, draw: Draw) -> np.ndarray:
+        chosen = draw.uniform(1)[:, 0] < self.probability
         y = x.copy()
         y[chosen] = x[chosen, :, :, ::-1]
         return y
 
-    return run
 
-
-def affine(degrees: float = 0.0, scale: float = 0.0, shear: float = 0.0, shift: float = 0.0) -> Step:
+@dataclass(frozen=True)
+class Affine:
     """Turns, scales, slants and moves about the centre, in one bilinear pass; pictures are floats.
 
     By up to: `degrees` either way; 1 - scale to 1 + scale; the slope `shear`; `shift` as a share of the side.
     """
-    _check(0 <= scale < 1, "affine", "scale", scale, "0 to below 1")
 
-    def run(x: np.ndarray, draw: Draw) -> np.ndarray:
-        _check(x.dtype.kind == "f", "affine", "x", x.dtype, "floats")
+    degrees: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+    shift: float = 0.0
+    fill: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.scale < 1, "Affine", "scale", self.scale, "0 to below 1")
+
+    def __call__(self, x: np.ndarray, draw: Draw) -> np.ndarray:
+        _check(x.dtype.kind == "f", "Affine", "x", x.dtype, "floats")
         height, width = x.shape[2:]
         angle, size, slope, down, right = draw.uniform(5, -1, 1).T
-        cos, sin = np.cos(angle * math.radians(degrees)), np.sin(angle * math.radians(degrees))
-        zoom, slant = 1 / (1 + size * scale), slope * shear
+        angle = angle * math.radians(self.degrees)
+        cos, sin, slant, zoom = np.cos(angle), np.sin(angle), slope * self.shear, 1 / (1 + size * self.scale)
         # the inverse map: where in `x` a pixel of the result comes from
-        rows = zoom * cos, zoom * (cos * slant - sin), down * shift * height
-        columns = zoom * sin, zoom * (sin * slant + cos), right * shift * width
+        rows = zoom * cos, zoom * (cos * slant - sin), down * self.shift * height
+        columns = zoom * sin, zoom * (sin * slant + cos), right * self.shift * width
         y = np.empty_like(x, order="C")
         group = max(1, _GROUP // (height * width))
         for i in range(0, len(x), group):
             few = slice(i, i + group)
-            y[few] = _sample(x[few], [part[few] for part in rows], [part[few] for part in columns])
+            y[few] = _sample(x[few], [part[few] for part in rows], [part[few] for part in columns], self.fill)
         return y
 
-    return run
 
-
-def _sample(x: np.ndarray, rows: list[np.ndarray], columns: list[np.ndarray]) -> np.ndarray:
+def _sample(x: np.ndarray, rows: list[np.ndarray], columns: list[np.ndarray], fill: float) -> np.ndarray:
     """Bilinear values of x [N, C, H, W] at (a i + b j + c) about the centre, with a, b, c [N] per axis."""
     n, channels, height, width = x.shape
-    # a frame of zeros makes every neighbour exist, and channels last make a neighbour one contiguous row
-    framed = np.zeros((n, height + 3, width + 3, channels), x.dtype)
-    framed[:, 1 : height + 1, 1 : width + 1] = x.transpose(0, 2, 3, 1)
-    pixels = framed.reshape(-1, channels)
+    # a frame makes every neighbour exist, and channels first make a long inner loop
+    framed = np.full((channels, n, height + 3, width + 3), fill, x.dtype)
+    framed[:, :, 1 : height + 1, 1 : width + 1] = x.transpose(1, 0, 2, 3)
+    pixels = framed.reshape(channels, -1)
     up = np.arange(height, dtype=np.float32)[None, :, None] - (height - 1) / 2
     across = np.arange(width, dtype=np.float32)[None, None, :] - (width - 1) / 2
 
@@ -166,11 +200,11 @@ def _sample(x: np.ndarray, rows: list[np.ndarray], columns: list[np.ndarray]) ->
     corner += column.astype(np.intp)
     corner += (np.arange(n) * ((height + 3) * (width + 3)))[:, None, None]
     corner = corner.reshape(-1)
-    down, right = (part.reshape(-1, 1).astype(x.dtype, copy=False) for part in (down, right))
+    down, right = (part.reshape(-1).astype(x.dtype, copy=False) for part in (down, right))
 
     def along(first: np.ndarray) -> np.ndarray:
-        left = pixels.take(first, axis=0, mode="clip")
-        step = pixels.take(first + 1, axis=0, mode="clip")
+        left = pixels.take(first, axis=1, mode="clip")
+        step = pixels.take(first + 1, axis=1, mode="clip")
         step -= left
         step *= right
         step += left
@@ -180,34 +214,42 @@ def _sample(x: np.ndarray, rows: list[np.ndarray], columns: list[np.ndarray]) ->
     bottom -= top
     bottom *= down
     bottom += top
-    return bottom.reshape(n, height, width, channels).transpose(0, 3, 1, 2)
+    return bottom.reshape(channels, n, height, width).transpose(1, 0, 2, 3)
 
 
-def cutout(size: int) -> Step:
+@dataclass(frozen=True)
+class Cutout:
     """Blanks a square of size x size pixels around a random centre (DeVries and Taylor, 2017)."""
-    _check(size >= 0, "cutout", "size", size, "0 or more")
 
-    def run(x: np.ndarray, draw: Draw) -> np.ndarray:
+    size: int
+    fill: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.size >= 0, "Cutout", "size", self.size, "0 or more")
+
+    def __call__(self, x: np.ndarray, draw: Draw) -> np.ndarray:
         y = x.copy()
-        tops = draw.integers(1, x.shape[2])[:, 0] - size // 2
-        lefts = draw.integers(1, x.shape[3])[:, 0] - size // 2
+        tops = draw.integers(1, x.shape[2])[:, 0] - self.size // 2
+        lefts = draw.integers(1, x.shape[3])[:, 0] - self.size // 2
         for picture, top, left in zip(y, tops.tolist(), lefts.tolist()):
-            picture[:, max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = 0
+            rows = slice(max(top, 0), max(top + self.size, 0))
+            picture[:, rows, max(left, 0) : max(left + self.size, 0)] = self.fill
         return y
 
-    return run
 
+@dataclass(frozen=True)
+class Noise:
+    """Adds Gaussian noise to every pixel; pictures are floats."""
 
-def noise(deviation: float) -> Step:
-    """Adds Gaussian noise to every pixel. Pictures are floats."""
-    _check(deviation >= 0, "noise", "deviation", deviation, "0 or more")
+    deviation: float
 
-    def run(x: np.ndarray, draw: Draw) -> np.ndarray:
-        _check(x.dtype.kind == "f", "noise", "x", x.dtype, "floats")
+    def __post_init__(self) -> None:
+        _check(self.deviation >= 0, "Noise", "deviation", self.deviation, "0 or more")
+
+    def __call__(self, x: np.ndarray, draw: Draw) -> np.ndarray:
+        _check(x.dtype.kind == "f", "Noise", "x", x.dtype, "floats")
         values = draw.normal(math.prod(x.shape[1:])).reshape(x.shape).astype(x.dtype, copy=False)
-        return x + values * x.dtype.type(deviation)
-
-    return run
+        return x + values * x.dtype.type(self.deviation)
 
 
 def _check(fine: bool, who: str, name: str, came: object, expected: str) -> None:
@@ -215,16 +257,18 @@ def _check(fine: bool, who: str, name: str, came: object, expected: str) -> None
         raise ValueError(f"[{who}] {name} is {came}, expected {expected}")
 
 
-PRESETS: dict[str, Step | None] = {
-    "none": None,
-    "digits": affine(
-        degrees=10, scale=0.1, shear=0.15, shift=0.06
-    ),  # small turns and moves, as hands make them
-    "flip-crop": compose(flip(), shift(4)),  # the usual one for CIFAR (He et al., 2016)
+PRESETS: dict[str, Callable[[float], Step | None]] = {
+    "none": lambda fill: None,
+    # small turns and moves, as hands make them
+    "digits": lambda fill: Affine(degrees=10, scale=0.1, shear=0.15, shift=0.06, fill=fill),
+    "flip-crop": lambda fill: compose(Flip(), Shift(4, fill)),  # the usual one for CIFAR (He et al., 2016)
 }
 
 
-def preset(name: str) -> Step | None:
-    """The step of that name, None for "none"; raises ValueError for an unknown name."""
+def preset(name: str, fill: float = 0.0) -> Step | None:
+    """The step of that name, None for "none"; fill: what comes in from beyond the border.
+
+    Raises ValueError for an unknown name.
+    """
     _check(name in PRESETS, "augment", "name", repr(name), "one of " + ", ".join(PRESETS))
-    return PRESETS[name]
+    return PRESETS[name](fill)

@@ -54,6 +54,11 @@ class Loader:
         full, rest = divmod(len(self.dataset), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
+    @property
+    def samples(self) -> int:
+        """The number of samples in an epoch."""
+        return len(self) * self.batch_size if self.drop_last else len(self.dataset)
+
     def epoch(self, k: int, start_batch: int = 0) -> Iterator[Batch]:
         """The batches of epoch k from number `start_batch` on, exactly those of the whole epoch."""
         if k < 0 or not 0 <= start_batch <= len(self):
