@@ -10,13 +10,14 @@
 #include "core/check.h"
 #include "core/types.h"
 
-// FASTARCH_SHARED(float, tile, [2][16][64]): a statically sized array in shared memory.
-// FASTARCH_DYNAMIC_SHARED(float, scratch): a pointer to the launch's dynamic shared memory (16-byte aligned).
+// FASTARCH_SHARED(float, tile, [2][16][64]): a statically sized array in shared memory, aligned for 128-bit
+// accesses. FASTARCH_DYNAMIC_SHARED(float, scratch): a pointer to the launch's dynamic shared memory, aligned
+// likewise.
 #if defined(FASTARCH_EMULATOR)
-#define FASTARCH_SHARED(type, name, extents) FASTARCH_EMULATOR_SHARED(type, name, extents)
+#define FASTARCH_SHARED(type, name, ...) FASTARCH_EMULATOR_SHARED(type, name, __VA_ARGS__)
 #define FASTARCH_DYNAMIC_SHARED(type, name) type* const name = ::fastarch::emulator::dynamic_shared<type>()
 #else
-#define FASTARCH_SHARED(type, name, extents) __shared__ type name extents
+#define FASTARCH_SHARED(type, name, ...) __shared__ __align__(16) type name __VA_ARGS__
 #define FASTARCH_DYNAMIC_SHARED(type, name)          \
   extern __shared__ uint4 fastarch_dynamic_shared[]; \
   type* const name = reinterpret_cast<type*>(fastarch_dynamic_shared)
@@ -52,6 +53,9 @@ inline int device_attribute(cudaDeviceAttr attribute) {
   check_cuda(cudaDeviceGetAttribute(&value, attribute, device), "cudaDeviceGetAttribute");
   return value;
 }
+
+// Of the current device.
+inline int multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
 
 // Dynamic shared memory beyond 48 KB has to be asked for, kernel by kernel.
 template <class Kernel>
@@ -102,7 +106,7 @@ int cooperative_blocks(const CallSite& name, void (*kernel)(Params...), int thre
   int resident = 0;
   check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, dynamic_shared),
              "cudaOccupancyMaxActiveBlocksPerMultiprocessor", name);
-  return resident * device_attribute(cudaDevAttrMultiProcessorCount);
+  return resident * multiprocessors();
 }
 
 // Blocks of `threads` threads for a grid-stride loop over n elements: at least 1, and no more than four waves
@@ -111,8 +115,7 @@ inline dim3 grid_for(int64_t n, int threads) {
   constexpr int64_t kWaves = 4, kResidentThreads = 2048;
   const int64_t wanted = (n + threads - 1) / threads;
   if (wanted <= 1) return dim3(1);
-  const int64_t most =
-      device_attribute(cudaDevAttrMultiProcessorCount) * (kResidentThreads / threads) * kWaves;
+  const int64_t most = multiprocessors() * (kResidentThreads / threads) * kWaves;
   return dim3(static_cast<unsigned>(wanted < most ? wanted : most));
 }
 

@@ -40,24 +40,15 @@ using fastarch::emulator::set_error;
 
 const char* cudaGetErrorName(cudaError_t error) {
   switch (error) {
-    case cudaSuccess:
-      return "cudaSuccess";
-    case cudaErrorInvalidValue:
-      return "cudaErrorInvalidValue";
-    case cudaErrorMemoryAllocation:
-      return "cudaErrorMemoryAllocation";
-    case cudaErrorInvalidConfiguration:
-      return "cudaErrorInvalidConfiguration";
-    case cudaErrorInvalidDevice:
-      return "cudaErrorInvalidDevice";
-    case cudaErrorIllegalAddress:
-      return "cudaErrorIllegalAddress";
-    case cudaErrorLaunchOutOfResources:
-      return "cudaErrorLaunchOutOfResources";
-    case cudaErrorLaunchFailure:
-      return "cudaErrorLaunchFailure";
-    case cudaErrorCooperativeLaunchTooLarge:
-      return "cudaErrorCooperativeLaunchTooLarge";
+    case cudaSuccess: return "cudaSuccess";
+    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
+    case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
+    case cudaErrorIllegalAddress: return "cudaErrorIllegalAddress";
+    case cudaErrorLaunchOutOfResources: return "cudaErrorLaunchOutOfResources";
+    case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
+    case cudaErrorCooperativeLaunchTooLarge: return "cudaErrorCooperativeLaunchTooLarge";
   }
   return "unrecognized error code";
 }
@@ -93,54 +84,24 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int ind
   if (index != 0) return cudaSetDevice(index);
   const auto& d = device();
   switch (attribute) {
-    case cudaDevAttrMaxThreadsPerBlock:
-      *value = d.threads_per_block;
-      return cudaSuccess;
-    case cudaDevAttrMaxBlockDimX:
-      *value = 1024;
-      return cudaSuccess;
-    case cudaDevAttrMaxBlockDimY:
-      *value = 1024;
-      return cudaSuccess;
-    case cudaDevAttrMaxBlockDimZ:
-      *value = 64;
-      return cudaSuccess;
-    case cudaDevAttrMaxGridDimX:
-      *value = 0x7fffffff;
-      return cudaSuccess;
-    case cudaDevAttrMaxGridDimY:
-      *value = 65535;
-      return cudaSuccess;
-    case cudaDevAttrMaxGridDimZ:
-      *value = 65535;
-      return cudaSuccess;
-    case cudaDevAttrMaxSharedMemoryPerBlock:
-      *value = static_cast<int>(d.static_shared);
-      return cudaSuccess;
-    case cudaDevAttrWarpSize:
-      *value = 32;
-      return cudaSuccess;
-    case cudaDevAttrMultiProcessorCount:
-      *value = d.multiprocessors;
-      return cudaSuccess;
-    case cudaDevAttrL2CacheSize:
-      *value = 50 << 20;
-      return cudaSuccess;
-    case cudaDevAttrMaxThreadsPerMultiProcessor:
-      *value = d.threads_per_multiprocessor;
-      return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMajor:
-      *value = 9;
-      return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMinor:
-      *value = 0;
-      return cudaSuccess;
+    case cudaDevAttrMaxThreadsPerBlock: *value = d.threads_per_block; return cudaSuccess;
+    case cudaDevAttrMaxBlockDimX: *value = 1024; return cudaSuccess;
+    case cudaDevAttrMaxBlockDimY: *value = 1024; return cudaSuccess;
+    case cudaDevAttrMaxBlockDimZ: *value = 64; return cudaSuccess;
+    case cudaDevAttrMaxGridDimX: *value = 0x7fffffff; return cudaSuccess;
+    case cudaDevAttrMaxGridDimY: *value = 65535; return cudaSuccess;
+    case cudaDevAttrMaxGridDimZ: *value = 65535; return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlock: *value = static_cast<int>(d.static_shared); return cudaSuccess;
+    case cudaDevAttrWarpSize: *value = 32; return cudaSuccess;
+    case cudaDevAttrMultiProcessorCount: *value = d.multiprocessors; return cudaSuccess;
+    case cudaDevAttrL2CacheSize: *value = 50 << 20; return cudaSuccess;
+    case cudaDevAttrMaxThreadsPerMultiProcessor: *value = d.threads_per_multiprocessor; return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMajor: *value = 9; return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor: *value = 0; return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
       *value = static_cast<int>(d.shared_per_multiprocessor);
       return cudaSuccess;
-    case cudaDevAttrCooperativeLaunch:
-      *value = 1;
-      return cudaSuccess;
+    case cudaDevAttrCooperativeLaunch: *value = 1; return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       *value = static_cast<int>(d.shared_per_block);
       return cudaSuccess;

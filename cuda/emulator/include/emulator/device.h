@@ -56,8 +56,8 @@ class SharedVariable {
   uint64_t launch_ = ~uint64_t{0};
 };
 
-#define FASTARCH_EMULATOR_SHARED(type, name, extents)                                                    \
-  using name##_shared_type = type extents;                                                               \
+#define FASTARCH_EMULATOR_SHARED(type, name, ...)                                                        \
+  using name##_shared_type = type __VA_ARGS__;                                                           \
   static constinit ::fastarch::emulator::SharedVariable name##_shared(#name, sizeof(name##_shared_type), \
                                                                       alignof(name##_shared_type));      \
   name##_shared_type& name = *static_cast<name##_shared_type*>(name##_shared.address())

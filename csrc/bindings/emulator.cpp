@@ -1,0 +1,46 @@
+// fastarch._emulator only: its seed, and the check for leaked device buffers after every call.
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "emulator/control.h"
+
+namespace py = pybind11;
+namespace emulator = fastarch::emulator;
+
+namespace {
+
+// Wraps a kernel's binding: its device buffers must be gone when it returns.
+py::cpp_function without_leaks(const py::object& function, const std::string& name) {
+  return py::cpp_function(
+      [function, name](const py::args& args, const py::kwargs& kwargs) -> py::object {
+        try {
+          py::object result = function(*args, **kwargs);
+          emulator::check_leaks(name.c_str());
+          return result;
+        } catch (const py::error_already_set&) {
+          emulator::free_leaks();  // the error that is on its way says more
+          throw;
+        }
+      },
+      py::name(name.c_str()), py::doc(function.attr("__doc__").cast<std::string>().c_str()));
+}
+
+}  // namespace
+
+// Bound after the operators, all of which it wraps.
+void bind_emulator(py::module_& m) {
+  std::vector<std::pair<std::string, py::object>> functions;
+  for (const auto& [name, value] : py::reinterpret_borrow<py::dict>(m.attr("__dict__")))
+    if (PyCFunction_Check(value.ptr()))
+      functions.emplace_back(name.cast<std::string>(), py::reinterpret_borrow<py::object>(value));
+  for (const auto& [name, function] : functions) m.attr(name.c_str()) = without_leaks(function, name);
+
+  m.def("set_seed", &emulator::set_seed, py::arg("seed"),
+        "Seeds the order in which the threads and blocks of the launches that follow run.");
+  m.def(
+      "set_multiprocessors", [](int n) { emulator::device().multiprocessors = n; }, py::arg("n"),
+      "Sets how many multiprocessors the emulated device has: what grid sizes and splits derive from.");
+}
