@@ -1,0 +1,96 @@
+"""Adam, and Adam with decoupled weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from fastarch.optim.optimizer import Optimizer
+from fastarch.tensors import Tensor
+
+
+class Adam(Optimizer):
+    """p -= lr * m / (sqrt(v) + eps), with m and v the bias-corrected running means of the gradient and of its
+    square.
+
+    Kingma and Ba 2015. weight_decay adds weight_decay * p to the gradient; amsgrad uses the largest v so far
+    (Reddi et al. 2018). Raises ValueError for a negative argument and for betas outside [0, 1).
+    """
+
+    _decoupled = False
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+    ) -> None:
+        super().__init__(
+            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
+        )
+
+    def _check(self, group: dict[str, Any]) -> None:
+        super()._check(group)
+        if len(group["betas"]) != 2 or not all(0 <= beta < 1 for beta in group["betas"]):
+            raise ValueError(f"[{self._name}] betas must be two numbers in [0, 1), got {group['betas']}")
+
+    def _state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        names = ("step", "exp_avg", "exp_avg_sq")
+        return (*names, "max_exp_avg_sq") if group["amsgrad"] else names
+
+    def _update(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+        lr, decay, eps = group["lr"], group["weight_decay"], group["eps"]
+        beta1, beta2 = group["betas"]
+        state["step"] += 1
+        step_size = lr / (1 - beta1 ** state["step"])
+        correction = sqrt(1 - beta2 ** state["step"])
+        largest = state["max_exp_avg_sq"] if group["amsgrad"] else None
+        for w, g, m, v, u, s, t in self._blocks(p, 2, state["exp_avg"], state["exp_avg_sq"], largest):
+            if decay != 0:
+                if self._decoupled:
+                    w *= 1 - lr * decay
+                else:
+                    np.multiply(w, decay, out=s)
+                    s += g
+                    g = s
+            np.subtract(g, m, out=t)
+            t *= 1 - beta1
+            m += t
+            v *= beta2
+            np.multiply(g, g, out=t)
+            t *= 1 - beta2
+            v += t
+            if u is not None:
+                np.maximum(u, v, out=u)
+                v = u
+            np.sqrt(v, out=t)
+            t /= correction
+            t += eps
+            np.divide(m, t, out=t)
+            t *= step_size
+            w -= t
+
+
+class AdamW(Adam):
+    """Adam with the decay applied to the parameter itself, p *= 1 - lr * weight_decay (Loshchilov and Hutter
+    2019).
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad)

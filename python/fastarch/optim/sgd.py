@@ -1,0 +1,76 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from fastarch.optim.optimizer import Optimizer
+from fastarch.tensors import Tensor
+
+
+class SGD(Optimizer):
+    """p -= lr * b with b = momentum * b + (1 - dampening) * g, or with nesterov p -= lr * (g + momentum * b).
+
+    g is the gradient plus weight_decay * p; the first b is g itself. Sutskever et al. 2013 for Nesterov's
+    form. Raises ValueError for a negative argument, and for nesterov without momentum or with dampening.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+            },
+        )
+
+    def _check(self, group: dict[str, Any]) -> None:
+        super()._check(group)
+        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+            raise ValueError("[SGD] nesterov needs a momentum above 0 and a dampening of 0")
+
+    def _state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("momentum_buffer",)
+
+    def _new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        return {"momentum_buffer": None}  # not zeros: the first gradient goes in undampened
+
+    def _update(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+        keep = 1 - group["dampening"]
+        first = momentum != 0 and state["momentum_buffer"] is None
+        if first:
+            state["momentum_buffer"] = np.empty_like(p.data)
+        buffer = state["momentum_buffer"] if momentum != 0 else None
+        for w, g, b, s, t in self._blocks(p, 2, buffer):
+            if decay != 0:
+                np.multiply(w, decay, out=s)
+                s += g
+                g = s
+            if momentum != 0:
+                if first:
+                    b[...] = g
+                else:
+                    b *= momentum
+                    b += np.multiply(g, keep, out=t) if keep != 1 else g
+                if group["nesterov"]:
+                    np.multiply(b, momentum, out=t)
+                    t += g
+                    g = t
+                else:
+                    g = b
+            w -= np.multiply(g, lr, out=s)
