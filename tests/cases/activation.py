@@ -11,7 +11,7 @@ from cases.case import Arguments, Case, Gradient, away_from_zero, in_every_layou
 
 # name: (f of one number, its derivative from the output)
 _FUNCTIONS = {
-    "relu": (lambda v: v if v > 0.0 or math.isnan(v) else 0.0, lambda y: 1.0 if y > 0.0 else 0.0),
+    "relu": (lambda v: v if v > 0.0 or math.isnan(v) else 0.0, lambda y: 0.0 if y <= 0.0 else 1.0),
     "tanh": (math.tanh, lambda y: 1.0 - y * y),
     # e^-v overflows a float for v < -709, where the limit is 0.
     "sigmoid": (lambda v: 1.0 / (1.0 + math.exp(-v)) if v > -700.0 else 0.0, lambda y: y * (1.0 - y)),
@@ -58,6 +58,11 @@ def _nonfinite_make(rng, dtype) -> Arguments:
     return {"x": np.array([np.nan, np.inf, -np.inf, 1.0], dtype)}
 
 
+def _dead_make(rng, dtype) -> Arguments:
+    # Nothing passes where relu was 0, not even an infinity times that 0.
+    return {"dy": np.array([np.inf, np.nan, 1.0, -2.0], dtype), "y": np.array([0.0, 0.0, 0.0, 3.0], dtype)}
+
+
 def _cases(name: str) -> list[Case]:
     forward, backward = partial(_forward, name), partial(_backward, name)
     plain = Case(name, "layout", partial(_forward_make, (3, 4, 5)), forward)
@@ -75,7 +80,10 @@ def _cases(name: str) -> list[Case]:
     ]
 
 
-CASES = [case for name in _FUNCTIONS for case in _cases(name)]
+CASES = [
+    *(case for name in _FUNCTIONS for case in _cases(name)),
+    Case("relu_backward", "dead", _dead_make, lambda dy, y: np.where(y > 0, dy, 0).astype(np.float64)),
+]
 
 
 def _gradient(name: str) -> Gradient:

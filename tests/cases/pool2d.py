@@ -45,7 +45,10 @@ def pooled_shape(shape, kernel, stride, padding, dilation, ceil_mode):
 
 
 def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
-    """The greatest pixel of each window and which it is: the first of equals; NaN counts as greatest."""
+    """The greatest pixel of each window and which it is: the first of equals, but the last NaN.
+
+    A window without a pixel, which dilation can make, gives -inf and the first offset.
+    """
     y_shape = pooled_shape(x.shape, kernel_size, stride, padding, dilation, ceil_mode)
     r_count, s_count = pair(kernel_size)
     y = np.full(y_shape, -np.inf)
@@ -55,7 +58,7 @@ def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=Fal
             best = None
             for r, s, h, w in taps:
                 value = float(x[n, c, h, w])
-                if best is None or value > best or (value != value and best == best):
+                if best is None or value > best or np.isnan(value):
                     best, y[n, c, p, q], argmax[n, c, p, q] = value, value, r * s_count + s
     return y, argmax
 
@@ -143,6 +146,8 @@ _DILATED: dict[str, tuple[tuple[int, ...], Arguments]] = {
         {"kernel_size": (2, 3), "stride": (3, 2), "padding": 1, "dilation": 2, "ceil_mode": True},
     ),
 }
+# A window that dilation makes step over the whole image.
+_NO_PIXEL = ((1, 2, 1, 2), {"kernel_size": 2, "stride": 1, "padding": 1, "dilation": 2})
 _ADAPTIVE = {
     "one": ((1, 1, 1, 1), 1),
     "mean": ((3, 5, 7, 11), 1),
@@ -184,6 +189,7 @@ def _adaptive_backward_make(shape, output, rng, dtype) -> Arguments:
 def _nan_make(rng, dtype) -> Arguments:
     x = _values(rng, (1, 2, 6, 6), dtype)
     x[0, 0, 2, 3] = np.nan
+    x[0, 0, 4:, 0] = np.nan
     x[0, 1, :2, :2] = -np.inf
     x[0, 1, 4, 4] = np.inf
     return {"x": x, "kernel_size": 2}
@@ -208,6 +214,8 @@ _EXCLUDING_PADDING = {
 CASES = [
     *_cases("max_pool2d", _max_backward_make, max_pool2d, max_pool2d_backward, _SHAPES | _DILATED),
     Case("max_pool2d", "nan_and_inf", _nan_make, max_pool2d, nonfinite=True),
+    Case("max_pool2d", "no_pixel", partial(_make, *_NO_PIXEL), max_pool2d, nonfinite=True),
+    Case("max_pool2d_backward", "no_pixel", partial(_max_backward_make, *_NO_PIXEL), max_pool2d_backward),
     *_cases("avg_pool2d", _avg_backward_make, avg_pool2d, avg_pool2d_backward, _SHAPES | _EXCLUDING_PADDING),
     *(
         Case("adaptive_avg_pool2d", i, partial(_make, s, {"output_size": o}), adaptive_avg_pool2d)

@@ -1,0 +1,100 @@
+"""Kernels beside other threads: the interpreter is released, and results depend on no number of threads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+
+import fastarch as fa
+from conftest import Backend, seeded
+
+
+def test_kernels_release_the_interpreter(backend: Backend) -> None:
+    """Another thread runs while a compiled kernel does, though Python would not switch to it by itself."""
+    if backend.name not in ("cpu", "emulator"):
+        return  # NumPy decides for itself, and a CUDA kernel's call returns at once
+    size = 24 if backend.name == "emulator" else 160
+    x = np.ones((2, 8, size, size), np.float32)
+    weight = np.ones((8, 8, 3, 3), np.float32)
+    ticks, stop = [0], threading.Event()
+
+    def tick() -> None:
+        while not stop.is_set():
+            ticks[0] += 1
+            time.sleep(1e-4)  # gives the interpreter back at once
+
+    interval = sys.getswitchinterval()
+    thread = threading.Thread(target=tick)
+    try:
+        sys.setswitchinterval(60.0)
+        thread.start()
+        before = ticks[0]
+        with fa.backend(backend.name):
+            fa.ops.conv2d(x, weight)
+        during = ticks[0] - before
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        thread.join()
+    assert during > 0
+
+
+def test_operators_from_several_threads(backend: Backend) -> None:
+    """The answers of four threads at once are those of one; the choice of backend is each thread's own."""
+    rng = seeded("threads")
+    inputs = [backend.put(rng.standard_normal((2, 3, 9, 8)).astype(np.float32)) for _ in range(4)]
+    weight = backend.put(rng.standard_normal((4, 3, 3, 3)).astype(np.float32))
+    want = [backend.host(backend.call("conv2d", {"x": x, "weight": weight})) for x in inputs]
+    wrong: list[int] = []
+
+    def work(index: int) -> None:
+        for _ in range(3):
+            got = backend.host(backend.call("conv2d", {"x": inputs[index], "weight": weight}))
+            if got.tobytes() != want[index].tobytes():
+                wrong.append(index)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+DIGEST = """
+import hashlib, numpy as np, fastarch as fa
+rng = np.random.default_rng(0)
+x = rng.standard_normal((5, 6, 19, 17)).astype(np.float32)
+w = rng.standard_normal((10, 3, 3, 3)).astype(np.float32)
+out = []
+y = fa.ops.conv2d(x, w, padding=1, groups=2, activation="tanh"); out.append(y)
+out += [g for g in fa.ops.conv2d_backward(y, x, w, padding=1, groups=2)]
+p, a = fa.ops.max_pool2d(y, 3, 2, 1); out += [p, a, fa.ops.max_pool2d_backward(p, a, y.shape, 3, 2, 1)]
+out += [fa.ops.avg_pool2d(y, 2), fa.ops.dropout(y, 0.4, 3, 1), fa.ops.softmax(y)]
+z = fa.ops.linear(y, rng.standard_normal((31, 17)).astype(np.float32)); out.append(z)
+out += fa.ops.cross_entropy(z.reshape(-1, 31)[:100], np.arange(100) % 31)
+out.append(fa.random.philox(100_003, 1, 2))
+print(hashlib.sha256(b"".join(o.tobytes() for o in out)).hexdigest())
+"""
+
+
+def test_results_do_not_depend_on_the_number_of_threads(backend: Backend) -> None:
+    if backend.name == "cuda":
+        return  # the device's threads are another matter
+    digests = set()
+    for count in ("1", "2", "3", "7"):
+        environment = {**os.environ, "FASTARCH_NUM_THREADS": count, "FASTARCH_BACKEND": backend.name}
+        environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", DIGEST], capture_output=True, text=True, env=environment, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        digests.add(done.stdout.strip())
+    assert len(digests) == 1
+    assert len(next(iter(digests))) == len(hashlib.sha256().hexdigest())
