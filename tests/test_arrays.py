@@ -47,7 +47,7 @@ def test_numpy_arrays_are_seen_in_place(dtype: str, shape: tuple[int, ...], layo
 @pytest.mark.parametrize("axes", [(1, 2, 0), (2, 1, 0)])
 @pytest.mark.parametrize("shape", [(0, 3, 4), (3, 0, 4), (3, 4, 0)])
 def test_empty_arrays_are_contiguous(shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
-    """Whatever their strides: there is nothing to be out of order, and NumPy does not copy them to mend that."""
+    """Whatever their strides: there is nothing to be out of order, and NumPy copies nothing to mend it."""
     array = np.zeros(shape, np.float32).transpose(axes)
     assert core.describe(array)["contiguous"]
 
