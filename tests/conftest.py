@@ -47,8 +47,8 @@ class Backend:
 
 def lay_out(xp: Any, value: np.ndarray, layout: str) -> Any:
     """A copy of `value` as an array of module `xp` that lies in memory as `layout` says."""
-    everywhere = (slice(None, None, 2),) * value.ndim
-    backwards = (slice(None, None, -1),) * value.ndim
+    everywhere = (slice(None, None, 2),) * value.ndim + (...,)  # the dots keep a 0-d array an array
+    backwards = (slice(None, None, -1),) * value.ndim + (...,)
     if layout == "sliced":
         filler = np.nan if value.dtype.kind == "f" else 77
         view = xp.full(tuple(2 * n for n in value.shape), filler, value.dtype)[everywhere]
@@ -100,7 +100,8 @@ _KEY = pytest.StashKey[list[Backend]]()
 _COUNTS = pytest.StashKey[dict[str, int]]()
 
 
-def pytest_report_header(config: pytest.Config) -> list[str]:
+def which_backends(config: pytest.Config) -> list[str]:
+    """Lines that say which backends run and why the others do not."""
     running = [backend.name for backend in config.stash[_KEY]]
     lines = [f"fastarch {fa.__version__}; backends under test: {', '.join(running)}"]
     for name in backends.NAMES:
@@ -108,6 +109,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
             reason = backends.reason_unusable(name) or f"not named in {REQUIRED}"
             lines.append(f"  not under test: {name}: {reason}")
     return lines
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return which_backends(config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -133,6 +138,9 @@ def count_configurations(request: pytest.FixtureRequest) -> Callable[[str, int],
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.get_verbosity() < 0:  # -q leaves the header out, and this must not go unsaid
+        for line in which_backends(config):
+            terminalreporter.write_line(line)
     for what, number in config.stash[_COUNTS].items():
         terminalreporter.write_line(f"{number} random configurations: {what}")
 

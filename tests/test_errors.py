@@ -61,7 +61,7 @@ OPTIONAL = {("conv2d", "bias"), ("linear", "bias")}
 Row = tuple[str, dict[str, Any], type[Exception], str]
 
 CONVOLUTION: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"x": floats(2, 3, 6, 5)}, ValueError, r"x has 3 channels, weight expects 4 \(groups=2\)"),
+    ({"x": floats(2, 6, 6, 5)}, ValueError, r"x has 6 channels, weight expects 4 \(groups=2\)"),
     ({"groups": 3}, ValueError, "groups"),
     ({"groups": 0}, ValueError, "groups"),
     ({"groups": -2}, ValueError, "groups"),
@@ -70,8 +70,8 @@ CONVOLUTION: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"groups": True}, TypeError, "groups"),
     ({"groups": None}, TypeError, "groups"),
     ({"weight": floats(5, 2, 3, 2)}, ValueError, "groups"),
-    ({"weight": floats(6, 2, 7, 2)}, ValueError, r"\b7\b"),
-    ({"dilation": 3}, ValueError, r"\b7\b"),
+    ({"weight": floats(6, 2, 7, 2)}, ValueError, r"reaches over \(7, 2\)"),
+    ({"dilation": 3}, ValueError, r"reaches over \(7, 4\)"),
     ({"dilation": 0}, ValueError, "dilation"),
     ({"dilation": (1, -1)}, ValueError, "dilation"),
     ({"dilation": 2**40}, ValueError, "dilation"),
@@ -118,7 +118,7 @@ BAD: list[Row] = [
     ("conv2d", {"activation": 1}, ValueError, "activation"),
     ("conv2d", {"activation": ["relu"]}, ValueError, "activation"),
     ("conv2d", {"padding": HUGE}, MemoryError, "cannot be allocated"),
-    ("conv2d", {"x": floats(2, 0, 6, 5), "weight": floats(6, 0, 3, 2)}, ValueError, "channels"),
+    ("conv2d", {"x": floats(2, 0, 6, 5), "weight": floats(6, 0, 3, 2)}, ValueError, "zero"),
     ("conv2d", {"weight": floats(6, 2, 0, 2)}, ValueError, "weight"),
     ("conv2d", {"x": floats(2, 4, 0, 5)}, ValueError, r"\b0\b"),
     ("conv2d_backward", {"dy": floats(2, 6, 4, 3)}, ValueError, "dy has shape"),
@@ -132,7 +132,7 @@ BAD: list[Row] = [
     *((op, *row) for op in ("max_pool2d_backward", "avg_pool2d_backward") for row in POOLING),
     ("max_pool2d", {"dilation": 0}, ValueError, "dilation"),
     ("max_pool2d", {"dilation": 2**40}, ValueError, "dilation"),
-    ("max_pool2d", {"dilation": 6}, ValueError, r"\b7\b"),
+    ("max_pool2d", {"dilation": 6}, ValueError, "does not fit"),
     ("max_pool2d", {"ceil_mode": 1}, TypeError, "ceil_mode"),
     ("max_pool2d", {"x": floats(2, 4, 0, 5)}, ValueError, r"\b0\b"),
     ("max_pool2d_backward", {"dilation": 0}, ValueError, "dilation"),
@@ -179,7 +179,7 @@ BAD: list[Row] = [
             ("0", TypeError),
         ]
     ),
-    *((op, {"x": np.float32(1).reshape(())}, ValueError, "axis") for op in ("softmax", "log_softmax")),
+    *((op, {"x": floats()}, ValueError, "axis") for op in ("softmax", "log_softmax")),
     ("cross_entropy", {"target": np.array([0, 3])}, ValueError, "target has shape"),
     ("cross_entropy", {"target": np.array([[0], [3], [1]])}, ValueError, "target has shape"),
     ("cross_entropy", {"target": floats(3)}, TypeError, "target has dtype float32"),
@@ -294,11 +294,12 @@ def test_what_is_no_array(op: str, backend: Backend) -> None:
 @pytest.mark.parametrize("op", PUBLIC)
 def test_wrong_number_of_axes(op: str, backend: Backend) -> None:
     """An axis too many and one too few, where the number is given."""
-    elementwise = op in ("relu", "tanh", "sigmoid", "dropout", "dropout_backward", "softmax", "log_softmax")
-    for name in [] if elementwise else array_arguments(op):
+    any_shape = op in ("relu", "tanh", "sigmoid", "dropout", "dropout_backward", "softmax", "log_softmax")
+    for name in [] if any_shape else array_arguments(op):
         value = VALID[op][name]
-        refused(backend, op, {name: value[None]}, ValueError, "has shape|dimensions")
-        refused(backend, op, {name: value[0]}, ValueError, "has shape|dimensions")
+        if (op, name) != ("linear", "x"):  # [..., I]
+            refused(backend, op, {name: value[None]}, ValueError, "has shape")
+            refused(backend, op, {name: value[0, ...]}, ValueError, "has shape")
 
 
 @pytest.mark.parametrize("op", PUBLIC)

@@ -14,7 +14,7 @@ _FUNCTIONS = {
     "relu": (lambda v: v if v > 0.0 or math.isnan(v) else 0.0, lambda y: 0.0 if y <= 0.0 else 1.0),
     "tanh": (math.tanh, lambda y: 1.0 - y * y),
     # e^-v overflows a float for v < -709, where the limit is 0.
-    "sigmoid": (lambda v: 1.0 / (1.0 + math.exp(-v)) if v > -700.0 else 0.0, lambda y: y * (1.0 - y)),
+    "sigmoid": (lambda v: 0.0 if v < -700.0 else 1.0 / (1.0 + math.exp(-v)), lambda y: y * (1.0 - y)),
 }
 
 

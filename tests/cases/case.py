@@ -17,7 +17,7 @@ TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 LAYOUTS = ("contiguous", "sliced", "transposed", "reversed", "readonly")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A call `fastarch.ops.<op>(**make(rng, dtype))` and its `oracle(**same)`: float64 loops, by definition.
 
@@ -42,7 +42,7 @@ def in_every_layout(case: Case) -> list[Case]:
     return [replace(case, layout=layout) for layout in LAYOUTS]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gradient:
     """A differentiable function of float64 arrays, written with the public operators, and its backward.
 
