@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     pass
 
 Array = Any  # numpy.ndarray or cupy.ndarray
+
+_new = object.__new__
+_as_array = np.asarray
+_Scalar = np.generic
 
 
 class _Mode(threading.local):
@@ -116,10 +120,10 @@ class Function:
 
     # Class-level defaults: a freed node falls back to them, which is how a second backward pass is
     # recognised.
-    edges: tuple[tuple[Any, int] | None, ...] | None = None
+    edges: Sequence[tuple[Any, int] | None] | None = None
     needs: tuple[bool, ...] = ()
     saved: tuple[Any, ...] = ()
-    outputs: tuple[tuple[tuple[int, ...], Any], ...] = ()  # shape and type of each output
+    outputs: Sequence[tuple[tuple[int, ...], Any]] = ()  # shape and type of each output
 
     result_type: ClassVar[type[Variable]] = Variable  # fastarch.tensors puts Tensor here
 
@@ -147,46 +151,58 @@ class Function:
         recorded = False
         values: list[Any] = []
         edges: list[tuple[Any, int] | None] = []
+        needs: list[bool] = []
         for value in args:
-            edge: tuple[Any, int] | None = None
             if isinstance(value, Variable):
+                values.append(value.data)
                 if recording and value.requires_grad:
                     recorded = True
+                    needs.append(True)
                     # The edge to a leaf carries the leaf's version, inverted so that it is below every output
                     # number.
-                    edge = value._edge or (value, ~value._version)
-                value = value.data
-            values.append(value)
-            edges.append(edge)
-        if kwargs:
-            for name, value in kwargs.items():
-                if isinstance(value, Variable):
-                    raise TypeError(
-                        f"[{cls.__name__}] pass the tensor {name!r} by position; keywords have no gradient"
-                    )
-        node.needs = tuple([edge is not None for edge in edges])
-        result = cls.forward(node, *values, **kwargs)
-        several = type(result) is tuple
-        arrays = result if several else (result,)
-        if recorded:
-            node.edges = tuple(edges)
-            node.outputs = tuple([(array.shape, array.dtype) for array in arrays])
-        new = object.__new__
-        results = []
-        for index, array in enumerate(arrays):
-            out = new(cls.result_type)
-            # Reductions and 0-d arithmetic of NumPy give scalars; a tensor always holds an array.
-            out.data = array if not isinstance(array, np.generic) else np.asarray(array)
-            out.grad = None
-            out._version = 0
-            if recorded and array.dtype.kind == "f":
-                out.requires_grad = True
-                out._edge = (node, index)
+                    edges.append(value._edge or (value, ~value._version))
+                    continue
             else:
-                out.requires_grad = False
-                out._edge = None
-            results.append(out)
-        return tuple(results) if several else results[0]
+                values.append(value)
+            needs.append(False)
+            edges.append(None)
+        if kwargs:
+            _check_keywords(cls, kwargs)
+        node.needs = tuple(needs)
+        result = cls.forward(node, *values, **kwargs)
+        if type(result) is tuple:
+            if recorded:
+                node.edges = edges
+                node.outputs = [(array.shape, array.dtype) for array in result]
+            return tuple([cls._wrap(array, node, i, recorded) for i, array in enumerate(result)])
+        if recorded:
+            node.edges = edges
+            node.outputs = [(result.shape, result.dtype)]
+        return cls._wrap(result, node, 0, recorded)
+
+    @classmethod
+    def _wrap(cls, array: Array, node: Function, index: int, recorded: bool) -> Variable:
+        """Output number `index` of `node` as a tensor."""
+        out = _new(cls.result_type)
+        # Reductions and 0-d arithmetic of NumPy give scalars; a tensor always holds an array.
+        out.data = _as_array(array) if isinstance(array, _Scalar) else array
+        out.grad = None
+        out._version = 0
+        if recorded and array.dtype.kind == "f":
+            out.requires_grad = True
+            out._edge = (node, index)
+        else:
+            out.requires_grad = False
+            out._edge = None
+        return out
+
+
+def _check_keywords(function: type[Function], keywords: dict[str, Any]) -> None:
+    for name, value in keywords.items():
+        if isinstance(value, Variable):
+            raise TypeError(
+                f"[{function.__name__}] pass the tensor {name!r} by position; keywords have no gradient"
+            )
 
 
 def run_backward(root: Variable, grad: Array, retain_graph: bool = False) -> None:
@@ -302,11 +318,11 @@ def _conform(node: Function, source: Any, index: int, g: Array) -> Array:
     shape, dtype = (source.data.shape, source.data.dtype) if index < 0 else source.outputs[index]
     if g.shape != shape:
         raise RuntimeError(
-            f"[{type(node).__name__}.backward] gave shape {g.shape} as the gradient of an input of shape {shape}"
+            f"[{type(node).__name__}.backward] gave shape {g.shape} as gradient of an input of shape {shape}"
         )
     if g.dtype != dtype:
         g = g.astype(dtype)
-    return np.asarray(g) if isinstance(g, np.generic) else g
+    return _as_array(g) if isinstance(g, _Scalar) else g
 
 
 def _may_be_shared(g: Array, node: Function, grads_out: list[Any] | None, grads_in: tuple[Any, ...]) -> bool:

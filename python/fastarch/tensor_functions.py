@@ -30,6 +30,8 @@ def _operands(name: str, a: Any, b: Any) -> tuple[Any, Any]:
     """Turns a Python number into a scalar of the other operand's type, so that it never widens a float32
     array.
     """
+    if type(a) is type(b) is np.ndarray:
+        return a, b
     if not hasattr(b, "dtype") or isinstance(b, float):  # numpy.float64 is a float too
         return a, _scalar_like(name, a, b)
     if not hasattr(a, "dtype") or isinstance(a, float):
@@ -58,7 +60,8 @@ class Add(Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Any:
-        return tuple([unbroadcast(dy, s) if need else None for s, need in zip(ctx.shapes, ctx.needs)])
+        a, b = ctx.shapes
+        return unbroadcast(dy, a) if ctx.needs[0] else None, unbroadcast(dy, b) if ctx.needs[1] else None
 
 
 class Subtract(Function):
@@ -122,15 +125,15 @@ class Power(Function):
         a, b, y = ctx.saved
         da = db = None
         if ctx.needs[0]:
-            xp = namespace(dy)
             # b * a^(b-1), without 0 * inf where the exponent is 0
-            slope = b * a ** xp.where(b == 0, xp.ones_like(b), b - b.dtype.type(1))
-            da = unbroadcast(dy * slope, ctx.shapes[0])
+            one = b.dtype.type(1)
+            less = namespace(dy).where(b == 0, one, b - one) if b.ndim else (b - one if b != 0 else one)
+            da = unbroadcast(dy * (b * a**less), ctx.shapes[0])
         if ctx.needs[1]:
             xp = namespace(dy)
             # y * log(a), with the limit 0 where a is 0 and so is y
             zero = (a == 0) & (b >= 0)
-            db = unbroadcast(dy * y * xp.log(xp.where(zero, xp.ones_like(a), a)), ctx.shapes[1])
+            db = unbroadcast(dy * y * xp.log(xp.where(zero, a.dtype.type(1), a)), ctx.shapes[1])
         return da, db
 
 
@@ -315,8 +318,11 @@ class Mean(Function):
 
 
 def _spread(dy: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
+    if not shape:
+        return dy
     kept = tuple([1 if axis in axes else n for axis, n in enumerate(shape)])
-    return namespace(dy).broadcast_to(dy.reshape(kept), shape)
+    dy = dy.reshape(kept)  # an array again, where arithmetic had made a scalar of it
+    return namespace(dy).broadcast_to(dy, shape)
 
 
 class Extreme(Function):
