@@ -27,7 +27,7 @@ class Information:
     platform: str
     threads: int
     compiled: dict[str, bool]
-    backends: dict[str, str | None]  # None when usable, else the reason why not
+    backends: dict[str, dict[str, Any]]  # name: {usable, reason}; reason is None when usable
     backend: str | None  # the one that was named, None for the default choice
     devices: list[dict[str, Any]]
 
@@ -39,8 +39,8 @@ class Information:
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items() if version)
         compiled = ", ".join(name for name, there in self.compiled.items() if there) or "nothing"
         lines = [versions, f"platform: {self.platform}, {self.threads} threads", f"compiled: {compiled}"]
-        for name, reason in self.backends.items():
-            lines.append(f"backend {name}: " + ("usable" if reason is None else f"off: {reason}"))
+        for name, state in self.backends.items():
+            lines.append(f"backend {name}: " + ("usable" if state["usable"] else f"off: {state['reason']}"))
         chosen = self.backend or "default (host arrays: cpu or numpy, device arrays: cuda)"
         lines.append(f"chosen: {chosen}")
         for device in self.devices:
@@ -62,10 +62,15 @@ def info() -> Information:
         platform=platform.platform(),
         threads=_threads(),
         compiled={name: importlib.util.find_spec(f"fastarch.{name}") is not None for name in _COMPILED},
-        backends={name: backends.reason_unusable(name) for name in backends.NAMES},
+        backends={name: _state(name) for name in backends.NAMES},
         backend=backends.current(),
         devices=_devices(),
     )
+
+
+def _state(name: str) -> dict[str, Any]:
+    reason = backends.reason_unusable(name)
+    return {"usable": reason is None, "reason": reason}
 
 
 def _cupy_version() -> str | None:

@@ -14,17 +14,18 @@ from typing import Any, NamedTuple
 
 from fastarch.ops._boundary import Array, empty
 
-_BLOCK_BYTES = 1 << 20  # of the patch matrix at a time: within a core's cache
+_BLOCK_BYTES = 1 << 19  # of the patch matrix at a time: within a core's cache
 _SURPLUS = 1.5  # the widest padded row that is still worth computing, in output rows
 
 
 class Block(NamedTuple):
-    """Output rows `p` of images `n`: `size` columns of the patch matrix."""
+    """Output rows `p` of images `n`: `size` columns of the patch matrix, `pitch` rows of them per image."""
 
     n: slice
     p: slice
     images: int
     rows: int
+    pitch: int
     size: int
 
 
@@ -32,7 +33,8 @@ class Plan:
     """The sizes of one convolution, and how it is cut into blocks.
 
     x [N, C, H, W], weight [K, C/groups, R, S], y [N, K, P, Q]; padding is that at the top and left, y says
-    the rest.
+    the rest. planes: gives every image of a block as many columns as the padded input has pixels, so that a
+    tap's columns are one run over all images.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Plan:
         padding: tuple[int, int],
         dilation: tuple[int, int],
         itemsize: int,
+        planes: bool = False,
     ) -> None:
         self.n, self.c, self.h, self.w = x
         self.r, self.s = weight[2:]
@@ -55,20 +58,22 @@ class Plan:
         self.padded_w = (self.q - 1) * stride[1] + (self.s - 1) * dilation[1] + 1
         self.runs = stride == (1, 1) and self.padded_w <= _SURPLUS * self.q
         self.width = self.padded_w if self.runs else self.q
-        # The last run goes on for this much behind the last padded row.
-        self.slack = (self.s - 1) * dilation[1] if self.runs else 0
         columns = max(1, _BLOCK_BYTES // (itemsize * max(self.taps, 1)))
-        self.block_rows = min(self.p, max(1, columns // self.width))
         self.block_images = min(self.n, max(1, columns // (self.p * self.width)))
-        self.block = self.block_images * self.block_rows * self.width  # columns of the largest block
+        self.block_rows = min(self.p, max(1, columns // self.width))
+        # Rows of columns that each image has beyond those of its outputs.
+        whole = planes and self.runs and self.block_images > 1 and self.padded_h <= _SURPLUS * self.p
+        self.tail = self.padded_h - self.p if whole else 0
+        self.block = self.block_images * (self.block_rows + self.tail) * self.width  # columns of the largest
 
     def blocks(self) -> Iterator[Block]:
         for n in range(0, self.n, self.block_images):
             images = min(self.block_images, self.n - n)
             for p in range(0, self.p, self.block_rows):
                 rows = min(self.block_rows, self.p - p)
+                pitch = rows + self.tail
                 yield Block(
-                    slice(n, n + images), slice(p, p + rows), images, rows, images * rows * self.width
+                    slice(n, n + images), slice(p, p + rows), images, rows, pitch, images * pitch * self.width
                 )
 
     def overlap(self) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
@@ -84,15 +89,17 @@ class Reader:
     def __init__(self, plan: Plan, x: Array, xp: Any) -> None:
         self.plan, self.x = plan, x
         padded = plan.padding != (0, 0) or plan.padded_h > plan.h or plan.padded_w > plan.w
-        self.direct = not padded and (not plan.runs or (plan.slack == 0 and plan.padded_w == plan.w))
+        self.direct = not padded and (not plan.runs or (plan.s == 1 and plan.padded_w == plan.w))
         if self.direct:
             source, strides = x, x.strides
         else:
             pitch = plan.padded_h * plan.padded_w
-            flat = empty("conv2d", (plan.c * plan.block_images * pitch + plan.slack,), x, zero=True)
+            # The last run goes on for this much behind the last padded row.
+            slack = (plan.s - 1) * plan.dilation[1] if plan.runs else 0
+            flat = empty("conv2d", (plan.c * plan.block_images * pitch + slack,), x, zero=True)
             source = flat
             item = x.dtype.itemsize
-            self.padded = flat[: flat.size - plan.slack].reshape(
+            self.padded = flat[: flat.size - slack].reshape(
                 plan.c, plan.block_images, plan.padded_h, plan.padded_w
             )
             strides = (pitch * item, plan.block_images * pitch * item, plan.padded_w * item, item)
@@ -132,55 +139,74 @@ class Gradients:
     """Reads dy as a matrix whose columns are those of the patch matrix, surplus columns zero."""
 
     def __init__(self, plan: Plan, dy: Array, xp: Any) -> None:
-        self.plan, self.dy, self.columns = plan, dy, 0
-        self.buffer = xp.zeros(plan.k * plan.block, dy.dtype)
+        self.plan, self.dy, self.size = plan, dy, 0
+        self.buffer = xp.empty(plan.k * plan.block, dy.dtype)
 
     def read(self, block: Block) -> Array:
-        """dy of `block`: [K, images, rows, width], valid until the next call."""
+        """dy of `block`: [K, columns], valid until the next call."""
         plan = self.plan
-        part = self.buffer[: plan.k * block.size].reshape(plan.k, block.images, block.rows, plan.width)
-        if block.size != self.columns:
-            self.columns = block.size  # another layout: the surplus columns lie elsewhere
-            part[..., plan.q :] = 0
-        part[..., : plan.q] = self.dy[block.n, :, block.p].swapaxes(0, 1)
-        return part
+        flat = self.buffer[: plan.k * block.size]
+        part = flat.reshape(plan.k, block.images, block.pitch, plan.width)
+        if block.size != self.size:
+            self.size = block.size  # another layout: the surplus columns lie elsewhere
+            flat[...] = 0
+        part[:, :, : block.rows, : plan.q] = self.dy[block.n, :, block.p].swapaxes(0, 1)
+        return part.reshape(plan.k, block.size)
 
 
 class Adder:
     """Adds the patch matrix of a gradient back onto the pixels that the patches came from."""
 
     def __init__(self, plan: Plan, dx: Array, xp: Any) -> None:
-        self.plan, self.dx = plan, dx
-        self.pitch = plan.padded_h * plan.padded_w
-        self.sums = empty("conv2d_backward", (plan.c, plan.block_images, self.pitch + plan.slack), dx)
-        inside, _ = plan.overlap()
-        if (inside[0].stop, inside[1].stop) != (plan.h, plan.w):
+        self.plan, self.dx, self.xp = plan, dx, xp
+        size = plan.c * plan.block_images * plan.padded_h * plan.padded_w
+        self.buffer = empty("conv2d_backward", (size,), dx)
+        (rows, columns), _ = plan.overlap()
+        if (rows.stop, columns.stop) != (plan.h, plan.w):
             dx[...] = 0  # some pixels reach no output
 
     def add(self, block: Block, patches: Array) -> None:
-        """Adds `block`'s [C, R, S, columns]; the images are written to dx when their last rows have come."""
+        """Adds `block`'s [C, R, S, columns]; the images go to dx when their last rows have come."""
         plan = self.plan
-        sums = self.sums[:, : block.images]
-        if block.p.start == 0:
-            sums[...] = 0
-        padded = sums[..., : self.pitch].reshape(plan.c, block.images, plan.padded_h, plan.padded_w)
-        parts = patches.reshape(plan.c, plan.r, plan.s, block.images, block.rows, plan.width)
-        (sh, sw), (dh, dw) = plan.stride, plan.dilation
-        for r in range(plan.r):
-            top = r * dh + block.p.start * sh
-            for s in range(plan.s):
-                if plan.runs:
-                    start = top * plan.padded_w + s * dw
-                    run = sums[..., start : start + block.rows * plan.width]
-                    run += parts[:, r, s].reshape(run.shape)
-                else:
-                    left = s * dw
-                    padded[
-                        :,
-                        :,
-                        top : top + (block.rows - 1) * sh + 1 : sh,
-                        left : left + (plan.q - 1) * sw + 1 : sw,
-                    ] += parts[:, r, s]
+        shape = (plan.c, block.images, plan.padded_h, plan.padded_w)
+        padded = self.buffer[: plan.c * block.images * plan.padded_h * plan.padded_w].reshape(shape)
+        if plan.tail:
+            self._sum_planes(block, patches, padded.reshape(plan.c, block.size))
+        else:
+            self._add_rows(block, patches, padded)
         if block.p.stop == plan.p:
             inside, at = plan.overlap()
             self.dx[block.n, :, inside[0], inside[1]] = padded[:, :, at[0], at[1]].swapaxes(0, 1)
+
+    def _sum_planes(self, block: Block, patches: Array, sums: Array) -> None:
+        """Every tap's columns are whole planes, shifted by the tap's place: one sum over a skewed view.
+
+        Before its begin, a shifted run has the end of the run before it: zeros, for these are surplus
+        columns.
+        """
+        plan, item = self.plan, patches.dtype.itemsize
+        (dh, dw), run = plan.dilation, block.size
+        skewed = self.xp.lib.stride_tricks.as_strided(
+            patches,
+            patches.shape,
+            (
+                plan.r * plan.s * run * item,
+                (plan.s * run - dh * plan.width) * item,
+                (run - dw) * item,
+                item,
+            ),
+        )
+        self.xp.sum(skewed, axis=(1, 2), out=sums)
+
+    def _add_rows(self, block: Block, patches: Array, padded: Array) -> None:
+        plan = self.plan
+        (sh, sw), (dh, dw) = plan.stride, plan.dilation
+        shape = (plan.c, plan.r, plan.s, block.images, block.rows, plan.width)
+        parts = patches.reshape(shape)[..., : plan.q]
+        high, wide = (block.rows - 1) * sh + 1, (plan.q - 1) * sw + 1
+        if block.p.start == 0:
+            padded[...] = 0
+        for r in range(plan.r):
+            top = r * dh + block.p.start * sh
+            for s in range(plan.s):
+                padded[:, :, top : top + high : sh, s * dw : s * dw + wide : sw] += parts[:, r, s]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastarch.ops._boundary import ACTIVATIONS, Array, empty, expect_shape, operator, run
+from fastarch.ops._select import choose
 
 # exp(LARGEST_EXPONENT) is still finite; beyond it the sigmoid is 0 to the dtype's precision anyway.
 _LARGEST_EXPONENT = {4: 88.0, 8: 709.0}
@@ -18,7 +19,7 @@ def relu(x: Array) -> Array:
 
 @operator("dy", "y")
 def relu_backward(dy: Array, y: Array) -> Array:
-    """Gradient of relu from its output y: dy where y > 0, else 0. dy and y have one shape."""
+    """Gradient of relu from its output y: 0 where y <= 0, else dy. dy and y have one shape."""
     return _backward("relu", dy, y)
 
 
@@ -80,7 +81,8 @@ def activation_forward(x: Array, y: Array, kind: int, xp: Any) -> None:
 def activation_backward(dy: Array, y: Array, dx: Array, kind: int, xp: Any) -> None:
     """dx = dy * f'(x) from y = f(x), overwritten; dx may be dy."""
     if kind == 1:
-        xp.multiply(dy, y > 0, out=dx)
+        gone = y <= 0  # a NaN lets dy through, as in PyTorch
+        choose(xp.logical_not(gone, out=gone), dy, dx, xp)
     elif kind == 2:
         slope = y * y
         xp.subtract(1, slope, out=slope)

@@ -201,7 +201,7 @@ def conv2d_backward_input(
 ) -> None:
     """dy [N, K, P, Q], weight [K, C/groups, R, S]; dx [N, C, H, W], overwritten."""
     k = weight.shape[0]
-    plan = _patches.Plan(dx.shape, weight.shape, dy.shape, stride, padding, dilation, dy.dtype.itemsize)
+    plan = _patches.Plan(dx.shape, weight.shape, dy.shape, stride, padding, dilation, dy.dtype.itemsize, True)
     filters = weight.reshape(groups, k // groups, -1).swapaxes(1, 2)
     gradients = _patches.Gradients(plan, dy, xp)
     adder = _patches.Adder(plan, dx, xp)
@@ -209,7 +209,7 @@ def conv2d_backward_input(
     for block in plan.blocks():
         product = buffer[: plan.taps * block.size].reshape(groups, filters.shape[1], block.size)
         xp.matmul(filters, gradients.read(block).reshape(groups, k // groups, block.size), out=product)
-        adder.add(block, product)
+        adder.add(block, product.reshape(plan.c, plan.r, plan.s, block.size))
 
 
 def conv2d_backward_weight(
@@ -226,18 +226,26 @@ def conv2d_backward_weight(
     """dy [N, K, P, Q], x [N, C, H, W]; dw [K, C/groups, R, S] and db [K] (or None), overwritten."""
     k = dw.shape[0]
     plan = _patches.Plan(x.shape, dw.shape, dy.shape, stride, padding, dilation, x.dtype.itemsize)
-    total = dw.reshape(groups, k // groups, -1)
+    # The taller operand goes first: BLAS is faster that way.
+    taps = plan.taps // groups
+    turned = taps > k // groups
+    total = (
+        xp.empty((groups, taps, k // groups), dw.dtype) if turned else dw.reshape(groups, k // groups, taps)
+    )
     gradients = _patches.Gradients(plan, dy, xp)
     reader = _patches.Reader(plan, x, xp)
     for i, block in enumerate(plan.blocks()):
         gradient = gradients.read(block).reshape(groups, k // groups, block.size)
-        patches = reader.read(block).reshape(groups, total.shape[2], block.size).swapaxes(1, 2)
+        patches = reader.read(block).reshape(groups, taps, block.size)
+        left, right = (patches, gradient) if turned else (gradient, patches)
         sums = gradient.reshape(k, block.size).sum(axis=1) if db is not None else None
         if i == 0:
-            xp.matmul(gradient, patches, out=total)
+            xp.matmul(left, right.swapaxes(1, 2), out=total)
             if db is not None:
                 db[...] = sums
         else:
-            total += xp.matmul(gradient, patches)
+            total += xp.matmul(left, right.swapaxes(1, 2))
             if db is not None:
                 db += sums
+    if turned:
+        dw.reshape(groups, k // groups, taps)[...] = total.swapaxes(1, 2)

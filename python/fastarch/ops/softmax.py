@@ -169,8 +169,10 @@ def cross_entropy_forward(
 def cross_entropy_backward_rows(
     dloss: Array, probs: Array, target: Array, dx: Array, ignore_index: int, xp: Any
 ) -> None:
-    """dloss [M], probs [M, C], target [M] int64; dx [M, C], overwritten."""
+    """dloss [M], probs [M, C], target [M] int64; dx [M, C] (NaN: target out of range), overwritten."""
     classes = probs.shape[1]
-    onehot = (target[:, None] == xp.arange(classes)) & (target != ignore_index)[:, None]
+    onehot = target[:, None] == xp.arange(classes)
     xp.subtract(probs, onehot, out=dx)
-    dx *= xp.where(target == ignore_index, 0, dloss)[:, None]
+    known = (target >= 0) & (target < classes)
+    dx *= xp.where(known, dloss, xp.nan)[:, None]
+    dx[target == ignore_index] = 0

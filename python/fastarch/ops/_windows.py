@@ -1,0 +1,78 @@
+"""Windows of pooling: their arguments, how many fit, and which inputs each of their places reads."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from fastarch.ops._boundary import Array, Pair, expect_dims, pair, shape_of
+
+Sizes = tuple[int, int]  # height, width
+
+
+class Window(NamedTuple):
+    kernel: Sizes
+    stride: Sizes
+    padding: Sizes
+    dilation: Sizes
+
+
+def window_of(op: str, kernel_size: Pair, stride: Pair | None, padding: Pair, dilation: Pair) -> Window:
+    kernel = pair(op, "kernel_size", kernel_size, 1)
+    padded = pair(op, "padding", padding, 0)
+    if 2 * padded[0] > kernel[0] or 2 * padded[1] > kernel[1]:
+        raise ValueError(f"[{op}] padding is {padded}, expected at most half the kernel size {kernel}")
+    step = kernel if stride is None else pair(op, "stride", stride, 1)
+    return Window(kernel, step, padded, pair(op, "dilation", dilation, 1))
+
+
+def pooled_shape(op: str, shape: tuple[int, ...], window: Window, ceil_mode: bool) -> tuple[int, ...]:
+    """The shape that pooling an array of `shape` gives."""
+    p, q = _pooled_size(shape[2], window, 0, ceil_mode), _pooled_size(shape[3], window, 1, ceil_mode)
+    if p < 1 or q < 1 or not (shape[2] and shape[3]):
+        raise ValueError(
+            f"[{op}] kernel_size {window.kernel} (dilation {window.dilation}) does not fit into x of shape "
+            f"{shape} with padding {window.padding}"
+        )
+    return *shape[:2], p, q
+
+
+def _pooled_size(size: int, window: Window, axis: int, ceil_mode: bool) -> int:
+    kernel, stride, padding, dilation = (sizes[axis] for sizes in window)
+    room = size + 2 * padding - dilation * (kernel - 1) - 1
+    out = (room + stride - 1 if ceil_mode else room) // stride + 1
+    # A window that would begin behind the input and its left padding is left out.
+    return out - 1 if ceil_mode and (out - 1) * stride >= size + padding else out
+
+
+def check_pooled(op: str, dy: Array, input_shape: Any, window: Window) -> tuple[int, ...]:
+    """input_shape, after checking that dy's shape is what pooling it gives, with or without ceil_mode."""
+    expect_dims(op, "dy", dy, 4, "[N, C, P, Q]")
+    shape = shape_of(op, "input_shape", input_shape, 4, "[N, C, H, W]")
+    high = pooled_shape(op, shape, window, True)
+    if dy.shape != high:
+        low = pooled_shape(op, shape, window, False)
+        if dy.shape != low:
+            expected = f"{low}" if low == high else f"{low} or {high} (ceil_mode)"
+            raise ValueError(f"[{op}] dy has shape {dy.shape}, expected {expected}")
+    return shape
+
+
+class Tap(NamedTuple):
+    """Place `place` inside the windows along one axis: outputs `out` read (or write) the inputs `source`."""
+
+    place: int
+    out: slice
+    source: slice
+
+
+def taps_of(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> list[Tap]:
+    """The taps of the windows along one axis, without what lies outside the input."""
+    taps = []
+    for i in range(kernel):
+        shift = i * dilation - padding
+        low = max(0, -(shift // stride))
+        high = min(out, (size - 1 - shift) // stride + 1)
+        if low < high:
+            start = low * stride + shift
+            taps.append(Tap(i, slice(low, high), slice(start, start + (high - low - 1) * stride + 1, stride)))
+    return taps
