@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastarch.ops._boundary import ACTIVATIONS, Array, empty, expect_shape, operator, run
-from fastarch.ops._select import choose
-
-# exp(LARGEST_EXPONENT) is still finite; beyond it the sigmoid is 0 to the dtype's precision anyway.
-_LARGEST_EXPONENT = {4: 88.0, 8: 709.0}
+from fastarch.ops._elementwise import activation_forward, choose
 
 
 @operator("x")
@@ -62,33 +59,17 @@ def _backward(name: str, dy: Array, y: Array) -> Array:
     return dx
 
 
-def activation_forward(x: Array, y: Array, kind: int, xp: Any) -> None:
-    """y = f(x), overwritten; y may be x. kind: a value of ACTIVATIONS."""
-    if kind == 1:
-        xp.maximum(x, 0, out=y)
-    elif kind == 2:
-        xp.tanh(x, out=y)
-    elif kind == 3:
-        xp.negative(x, out=y)
-        xp.minimum(y, _LARGEST_EXPONENT[y.dtype.itemsize], out=y)
-        xp.exp(y, out=y)
-        y += 1
-        xp.reciprocal(y, out=y)
-    elif y is not x:
-        y[...] = x
-
-
 def activation_backward(dy: Array, y: Array, dx: Array, kind: int, xp: Any) -> None:
     """dx = dy * f'(x) from y = f(x), overwritten; dx may be dy."""
     if kind == 1:
-        gone = y <= 0  # a NaN lets dy through, as in PyTorch
+        gone = xp.less_equal(y, 0, out=xp.empty(y.shape, bool))  # a NaN lets dy through, as in PyTorch
         choose(xp.logical_not(gone, out=gone), dy, dx, xp)
     elif kind == 2:
-        slope = y * y
+        slope = xp.multiply(y, y, out=xp.empty(y.shape, y.dtype))
         xp.subtract(1, slope, out=slope)
         xp.multiply(dy, slope, out=dx)
     elif kind == 3:
-        slope = 1 - y
+        slope = xp.subtract(1, y, out=xp.empty(y.shape, y.dtype))
         slope *= y
         xp.multiply(dy, slope, out=dx)
     elif dx is not dy:

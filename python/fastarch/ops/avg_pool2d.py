@@ -89,6 +89,8 @@ def adaptive_avg_pool2d_backward(dy: Array, input_shape: tuple[int, ...]) -> Arr
     op = "adaptive_avg_pool2d_backward"
     expect_dims(op, "dy", dy, 4, "[N, C, P, Q]")
     shape = shape_of(op, "input_shape", input_shape, 4, "[N, C, H, W]")
+    if not (shape[2] and shape[3]):
+        raise ValueError(f"[{op}] input_shape is {shape}, expected an image that is not empty")
     if dy.shape[:2] != shape[:2]:
         raise ValueError(
             f"[{op}] dy has shape {dy.shape}, expected {shape[:2]} images and channels of input_shape"

@@ -22,7 +22,7 @@ from fastarch.ops._boundary import (
     pair,
     run,
 )
-from fastarch.ops.activation import activation_forward
+from fastarch.ops._elementwise import activation_forward
 
 Padding = Pair | str
 _Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int], int, tuple[int, int, int, int]]

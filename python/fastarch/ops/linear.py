@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from fastarch.ops._boundary import Array, activation_kind, empty, expect_dims, expect_shape, operator, run
-from fastarch.ops.activation import activation_forward
+from fastarch.ops._elementwise import activation_forward
 
 
 @operator("x", "weight", optional="bias")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastarch.ops._boundary import Array, Pair, empty, expect_dims, expect_shape, flag, operator, run
-from fastarch.ops._select import choose
+from fastarch.ops._elementwise import choose
 from fastarch.ops._windows import Sizes, Window, check_pooled, pooled_shape, taps_of, window_of
 
 _BLOCK_BYTES = 1 << 20  # of images worked on at a time: within a core's cache

@@ -51,10 +51,11 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     """
     axis = _axis("log_softmax", x, axis)
     xp = namespace(x)
-    if x.size == 0:
-        return empty("log_softmax", x.shape, x)
-    with np.errstate(invalid="ignore"):
-        y = x - x.max(axis=axis, keepdims=True)
+    y = empty("log_softmax", x.shape, x)
+    if y.size == 0:
+        return y
+    with np.errstate(invalid="ignore"):  # a row of -inf alone is NaN, quietly, as in PyTorch
+        xp.subtract(x, x.max(axis=axis, keepdims=True), out=y)
         y -= xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
     return y
 
@@ -64,7 +65,10 @@ def log_softmax_backward(dy: Array, y: Array, axis: int = -1) -> Array:
     """Gradient of log_softmax from its output y: dy - exp(y) * sum(dy) along `axis`; shapes are equal."""
     axis = _axis("log_softmax_backward", y, axis)
     expect_shape("log_softmax_backward", "dy", dy, y.shape)
-    return dy - namespace(y).exp(y) * dy.sum(axis=axis, keepdims=True)
+    xp = namespace(y)
+    dx = xp.exp(y, out=empty("log_softmax_backward", y.shape, y))
+    dx *= dy.sum(axis=axis, keepdims=True)
+    return xp.subtract(dy, dx, out=dx)
 
 
 @operator("logits", index="target")
