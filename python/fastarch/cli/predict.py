@@ -1,0 +1,72 @@
+"""fastarch predict: a trained model's answers for pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+
+from fastarch import backends
+from fastarch.predict import Predictor, read_pictures
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the most probable classes of every picture."""
+    predictor = Predictor.load(options.model)
+    # All inputs are read first: a bad one is reported before anything is computed.
+    pictures = [entry for path in options.inputs for entry in read_pictures(path)]
+    x = np.concatenate(
+        [predictor.preprocessing.adapt(picture, options.invert, options.crop) for _, picture in pictures]
+    )
+    with nullcontext() if options.backend is None else backends.backend(options.backend):
+        if options.backend == "cuda":
+            predictor.model.to("cuda")
+        probabilities = predictor(x)
+    answers = [
+        _answer(name, row, predictor.classes, options.top) for (name, _), row in zip(pictures, probabilities)
+    ]
+    if options.json:
+        print(json.dumps(answers, ensure_ascii=False))
+    else:
+        _print(answers)
+    _hint(options, predictor, pictures)
+    return 0
+
+
+def _answer(name: str, row: np.ndarray, classes: list[str], top: int) -> dict[str, Any]:
+    order = np.argsort(-row, kind="stable")[:top]
+    best = [{"class": classes[i], "index": int(i), "probability": float(row[i])} for i in order]
+    return {"input": name, "class": best[0]["class"], "probability": best[0]["probability"], "top": best}
+
+
+def _print(answers: list[dict[str, Any]]) -> None:
+    name_width = max(len(answer["input"]) for answer in answers)
+    class_width = max(len(entry["class"]) for answer in answers for entry in answer["top"])
+    for answer in answers:
+        entries = [
+            f"{entry['class']:>{class_width}} {_percent(entry['probability'])}" for entry in answer["top"]
+        ]
+        print(f"{answer['input']:<{name_width}}  {'   '.join(entries)}")
+
+
+def _percent(probability: float) -> str:
+    return f"{100 * probability:5.1f} %"
+
+
+def _hint(options: argparse.Namespace, predictor: Predictor, pictures: list[tuple[str, np.ndarray]]) -> None:
+    """Dark ink on light paper is the usual surprise for a model that learnt light ink on dark."""
+    if options.invert:
+        return
+    odd = [name for name, picture in pictures if predictor.preprocessing.looks_inverted(picture)]
+    if odd:
+        ground = "dark" if predictor.preprocessing.background < 0.5 else "light"
+        more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+        print(
+            f"hint: the model learnt from pictures with a {ground} background; {odd[0]}{more} looks inverted:"
+            " try --invert",
+            file=sys.stderr,
+        )

@@ -1,0 +1,144 @@
+"""Predictions from a run folder or a model file, which say how to rebuild the model and prepare its input."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastarch import io
+from fastarch.train import evaluation
+from fastarch.train.experiment import build
+from fastarch.train.folder import MODEL, RunFolder
+from fastarch.train.preprocessing import Preprocessing
+from fastarch.train.report import MODEL_KEY
+
+__all__ = ["Predictor", "read_pictures"]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained classifier with its classes and its preprocessing."""
+
+    model: Any
+    classes: list[str]
+    preprocessing: Preprocessing
+    title: str
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Predictor:
+        """Reads a run folder, or the model file of one. Raises FileNotFoundError or ValueError."""
+        file = Path(path)
+        if file.is_dir():
+            folder = RunFolder(file)
+            folder.read_config()  # says so when this is no run folder
+            file = folder / MODEL
+            if not file.is_file():
+                raise FileNotFoundError(f"[predict] {path} has no {MODEL} yet: the run has not finished")
+        described = io.load_metadata(file).get(MODEL_KEY)
+        if described is None:
+            raise ValueError(f"[predict] {file} holds weights without saying which model they belong to")
+        try:
+            config = json.loads(described)
+            architecture, arguments, dtype = (config[key] for key in ("architecture", "arguments", "dtype"))
+            classes, title = [str(name) for name in config["classes"]], str(config["title"])
+            prepared = config["preprocessing"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"[predict] the description of the model in {file} cannot be read ({error!r})"
+            ) from None
+        model = build(architecture, arguments, dtype)
+        io.load(model, file)
+        return cls(model, classes, Preprocessing.from_dict(prepared), title)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Class probabilities [N, classes] of pictures as `preprocessing.adapt` makes them."""
+        return evaluation.probabilities(evaluation.outputs(self.model, x, self.preprocessing.normalize()))
+
+
+def read_pictures(path: str | os.PathLike[str]) -> list[tuple[str, np.ndarray]]:
+    """The pictures in a picture file, .npy or .npz: (name, [C, H, W] bytes or floats from 0 to 1) for each.
+
+    Arrays are [H, W], [N, H, W], or with channels (1 or 3) before or after the sides. Raises
+    FileNotFoundError, ValueError, and ImportError when a picture file needs Pillow.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise FileNotFoundError(f"[predict] {path} does not exist")
+    if not file.is_file():
+        raise ValueError(f"[predict] {path} is no file; give the pictures in it, {path}/*")
+    if file.suffix.lower() not in (".npy", ".npz"):
+        return [(str(path), _decode(file))]
+    pictures = _as_pictures(_read_array(file), str(path))
+    if len(pictures) == 1:
+        return [(str(path), pictures[0])]
+    return [(f"{path}[{i}]", picture) for i, picture in enumerate(pictures)]
+
+
+def _decode(file: Path) -> np.ndarray:
+    try:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+    except ImportError:
+        raise ImportError("[predict] reading pictures needs Pillow: pip install 'fastarch[demo]'") from None
+    try:
+        with Image.open(file) as picture:
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith(("I", "F")):  # 16-bit grey, or floats
+                values = np.asarray(upright, dtype=np.float32)
+                full = 65535.0 if upright.mode.startswith("I") else max(float(values.max(initial=0)), 1.0)
+                return np.clip(values / full, 0, 1)[None]
+            if upright.mode in ("1", "L"):
+                return np.asarray(upright.convert("L"))[None]
+            if "A" in upright.mode or "transparency" in upright.info:  # what is see-through shows as paper
+                paper = Image.new("RGBA", upright.size, "white")
+                upright = Image.alpha_composite(paper, upright.convert("RGBA"))
+            return np.asarray(upright.convert("RGB")).transpose(2, 0, 1)
+    except UnidentifiedImageError:
+        raise ValueError(f"[predict] {file} is not a picture that Pillow can read") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"[predict] {file} cannot be read as a picture ({error})") from None
+
+
+def _read_array(file: Path) -> np.ndarray:
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            names = loaded.files
+            if "x" not in names and len(names) != 1:
+                raise ValueError(f"it holds {', '.join(names) or 'nothing'}; expected an array 'x'")
+            return loaded["x" if "x" in names else names[0]]
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"[predict] {file} cannot be read as an array ({error})") from None
+
+
+def _as_pictures(array: np.ndarray, name: str) -> np.ndarray:
+    """[N, C, H, W], bytes or float32 from 0 to 1."""
+    expected = "expected [H, W], [N, H, W] or, with 1 or 3 channels, [C, H, W], [N, C, H, W], [N, H, W, C]"
+    shape = array.shape
+    if array.ndim == 2:
+        array = array[None, None]
+    elif array.ndim == 3 and shape[0] in (1, 3):
+        array = array[None]
+    elif array.ndim == 3 and shape[2] in (1, 3):
+        array = array.transpose(2, 0, 1)[None]
+    elif array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and shape[1] not in (1, 3) and shape[3] in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape:
+        raise ValueError(f"[predict] {name} has shape {shape}, {expected}")
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"[predict] {name} holds {array.dtype}, expected numbers")
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0 and high <= 1):  # NaN fails too
+        raise ValueError(f"[predict] {name} has values from {low:g} to {high:g}, expected bytes or 0 to 1")
+    return array.astype(np.float32)
