@@ -17,7 +17,8 @@ namespace {
 
 std::mutex launching;  // also guards what follows
 thread_local bool inside_launch = false;
-uint64_t base_seed = 0, launches = 0;
+uint64_t base_seed = 0, seeded_launches = 0;  // since the seed was set
+uint64_t launches = 0;
 bool seeded = false;
 std::unordered_map<const void*, size_t> dynamic_limits;
 
@@ -33,7 +34,7 @@ uint64_t next_seed() {
     base_seed = static_cast<uint64_t>(environment("FASTARCH_EMULATOR_SEED", 0));
     seeded = true;
   }
-  return mix(mix(base_seed + 0x9E3779B97F4A7C15u) + ++launches);
+  return mix(mix(base_seed + 0x9E3779B97F4A7C15u) + ++seeded_launches);
 }
 
 uint64_t volume(const dim3& d) { return uint64_t{d.x} * d.y * d.z; }
@@ -72,8 +73,8 @@ uint3 block_at(const dim3& grid, uint64_t i) {
 }
 
 void run_in_turn(const dim3& grid, const dim3& block, const Kernel& kernel, uint64_t seed) {
-  Scheduler& threads = scheduler();
-  threads.reset(1, block, kernel, seed);
+  Scheduler& threads = scheduler;
+  threads.reset(1, block, false, kernel, seed);
   // i -> i + step modulo the number of blocks, with a step prime to it, meets each block once.
   const uint64_t blocks = volume(grid);
   uint64_t at = threads.random.next() % blocks, step = threads.random.next() % blocks;
@@ -90,8 +91,8 @@ void run_at_once(const dim3& grid, const dim3& block, const Kernel& kernel, uint
   const uint64_t blocks = volume(grid);
   std::vector<uint3> indices;
   for (uint64_t i = 0; i < blocks; ++i) indices.push_back(block_at(grid, i));
-  scheduler().reset(static_cast<uint32_t>(blocks), block, kernel, seed);
-  scheduler().run_blocks(indices.data(), shared_memory().blocks());
+  scheduler.reset(static_cast<uint32_t>(blocks), block, true, kernel, seed);
+  scheduler.run_blocks(indices.data(), shared_memory().blocks());
   shared_memory().check();
 }
 
@@ -101,7 +102,7 @@ struct Launch {
     inside_launch = true;
     gridDim = grid;
     blockDim = block;
-    SharedVariable::current_launch = launches;
+    SharedVariable::current_launch = ++launches;
     shared_memory().begin(blocks_at_once, dynamic);
   }
   ~Launch() {
@@ -117,7 +118,7 @@ void set_seed(uint64_t seed) {
   const std::lock_guard lock(launching);
   base_seed = seed;
   seeded = true;
-  launches = 0;
+  seeded_launches = 0;
 }
 
 Device& device() {

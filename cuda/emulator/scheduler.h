@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/check.h"
 #include "emulator/device.h"
 #include "emulator/runtime.h"
 #include "fiber.h"
@@ -38,9 +39,11 @@ class Fault : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-struct Block;
+std::string text(const uint3& index);
+std::string text(const Site& site);
+bool same(const Site& a, const Site& b);
 
-enum class Wait : uint8_t { none, block, warp, grid };
+struct Block;
 
 // A CUDA thread. It gets a fiber when it starts, and gives it back when it exits.
 struct Thread {
@@ -48,15 +51,21 @@ struct Thread {
   Block* block = nullptr;
   uint3 index{};
   uint32_t number = 0;  // within its block
-  Wait wait = Wait::none;
+  bool waits = false;
   Site site{};  // where it waits
 };
 
-// 32 threads, and the warp operations that are under way among them.
+// Lanes that wait for each other in a warp operation.
+struct Meeting {
+  uint32_t mask, arrived;
+  Site site;
+};
+
 struct Warp {
-  uint32_t present = 0, exited = 0, waiting = 0;
-  uint32_t mask[32];  // what each waiting lane brought ...
-  uint64_t value[32];
+  uint32_t present = 0, exited = 0;  // lanes
+  uint32_t meetings = 0;
+  Meeting meeting[32];
+  uint64_t value[32];  // what each waiting lane brought ...
   uint8_t source[32];
   bool is_vote[32];
   uint64_t result[32];  // ... and takes away
@@ -79,8 +88,8 @@ struct Block {
 
 class Scheduler {
  public:
-  // Makes room for `blocks` blocks of shape `block` at once and forgets whatever was there.
-  void reset(uint32_t blocks, dim3 block, const Kernel& kernel, uint64_t seed);
+  // Makes room for `blocks` blocks of shape `block` at once.
+  void reset(uint32_t blocks, dim3 block, bool cooperative, const Kernel& kernel, uint64_t seed);
   // Runs blocks, placed at the given indices, to their end. Throws Fault; nothing is left running then.
   void run_blocks(const uint3* indices, char* const* shared);
 
@@ -88,9 +97,13 @@ class Scheduler {
   void grid_barrier(const Site& site);
   uint64_t warp_meet(const Site& site, uint32_t mask, uint64_t value, uint32_t source, bool is_vote);
   void yield(const Site& site);
-  Thread* current() const { return current_; }
-  Warp& warp_of(const Thread& thread) const { return thread.block->warps[thread.number / 32]; }
-  [[noreturn]] void fail(const Thread& thread, const std::string& what) const;
+
+  Thread& thread_at(const Site& site) const;  // the running one; throws Fault outside a kernel
+  template <class... Parts>
+  [[noreturn, gnu::cold, gnu::noinline]] void fail(const Thread& thread, const Parts&... parts) const {
+    throw Fault(
+        concat("thread ", text(thread.index), " of block ", text(thread.block->index), ": ", parts...));
+  }
 
   Random random;
 
@@ -102,30 +115,32 @@ class Scheduler {
   static void fiber_main();
   void run_threads();
   void call_kernel();
-  void exit_thread(Thread& thread);
-  void wait(Wait what, const Site& site);
-  void resume(Thread& thread);
-  void enter(Thread& thread);
-  void make_ready(Thread& thread);
+  void exit_thread(const Thread& thread);
+  void start(Thread& thread);
+  void enter(const Thread& thread);
+  void leave(Thread& self);
+  void wait(Thread& self, const Site& site);
+  void make_ready(const Thread& thread);
   Thread* pick();
+  bool arrive(Barrier& barrier, const Thread& self, const Site& site, uint32_t all, uint32_t exited);
   void settle_warp(Block& block, uint32_t warp_number);
-  void complete(Block& block, uint32_t warp_number, uint32_t group);
+  void complete_meeting(Block& block, uint32_t warp_number, uint32_t number);
   void progress() { idle_steps_ = 0; }
   void record(const std::string& what);
   void unwind();
   std::string describe_deadlock() const;
-  Thread& thread_of(const Site& site);
 
   Kernel kernel_{};
   dim3 shape_;
+  bool cooperative_ = false;
   uint32_t threads_per_block_ = 0, warps_per_block_ = 0;
   std::vector<Block> blocks_;
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;
-  std::vector<uint32_t> ready_, everyone_;  // numbers of threads that can run: started or not
+  std::vector<uint32_t> ready_, everyone_;  // numbers of threads that can run, started or not
   uint32_t ready_count_ = 0, exited_ = 0;
   Barrier grid_barrier_;
-  uint64_t idle_steps_ = 0;
+  uint64_t idle_steps_ = 0;  // scheduling points since a barrier was passed or a thread exited
   Thread* current_ = nullptr;
   Fiber host_;
   FiberPool pool_;
@@ -133,8 +148,8 @@ class Scheduler {
   std::string failure_;
 };
 
-Scheduler& scheduler();
-std::string text(const uint3& index);
-std::string text(const Site& site);
+#pragma GCC visibility push(hidden)
+extern Scheduler scheduler;
+#pragma GCC visibility pop
 
 }  // namespace fastarch::emulator

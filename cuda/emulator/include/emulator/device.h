@@ -34,8 +34,8 @@ void yield(const Site& site);
 uint64_t warp_exchange(const Site& site, unsigned mask, uint64_t value, unsigned source);
 // Every lane named in `mask` hands in `predicate` and receives the lanes where it holds.
 unsigned warp_vote(const Site& site, unsigned mask, bool predicate);
-unsigned active_lanes();
-unsigned lane();
+unsigned active_lanes(const Site& site);
+inline unsigned lane() { return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32; }
 
 // A shared variable of a kernel: one static object for each declaration. Its place in the block's shared
 // memory is found when the first thread of a launch gets there.
@@ -119,7 +119,9 @@ inline int __all_sync(unsigned mask, int predicate, FASTARCH_SITE) {
   return fastarch::emulator::warp_vote({"__all_sync", file, line}, mask, predicate == 0) == 0;
 }
 // The lanes that have not exited. (Hardware may name fewer; code that relies on which is wrong there too.)
-inline unsigned __activemask() { return fastarch::emulator::active_lanes(); }
+inline unsigned __activemask(FASTARCH_SITE) {
+  return fastarch::emulator::active_lanes({"__activemask", file, line});
+}
 
 template <fastarch::emulator::Word T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32, FASTARCH_SITE) {

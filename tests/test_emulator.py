@@ -1,0 +1,190 @@
+"""The emulator: planted faults are caught, and correct kernels pass under every order of their threads.
+
+The programs in ``tests/emulator`` are compiled in two ways: with the address and undefined-behaviour sanitizers,
+and plainly (there with the portable context switch, which neither the sanitized build nor the module uses).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "cuda/emulator").glob("*.cpp"))
+PROGRAMS = [ROOT / "tests/emulator/planted_faults.cpp", ROOT / "tests/emulator/semantics.cpp"]
+BUILDS = {
+    "sanitized": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "plain": ["-DFASTARCH_FIBER_UCONTEXT"],
+}
+
+# How each planted fault shows in each build: a part of the text that the program ends with.
+EVERYWHERE = {
+    "block_order": "wrong result for",
+    "deadlock": "deadlock: every thread waits or has exited; thread (0, 0, 0) of block (0, 0, 0) waits in",
+    "divergent_barrier": "barrier not reached by all threads: it calls __syncthreads at planted_faults.cpp:",
+    "double_free": "which is no device buffer, or freed already",
+    "early_exit": "barrier not reached by all threads: it",
+    "leaked_buffer": "[leaked_buffer] leaked 2 device buffers (512 bytes)",
+    "livelock": "no thread has passed a barrier or exited for 10000 scheduling points",
+    "missing_barrier": "wrong result for",
+    "missing_warp_barrier": "wrong result for",
+    "shuffle_mask": "reads from lane 1, which has exited or does not exist",
+    "shuffle_mismatch": "warp operation not reached by all lanes of its mask",
+    "uninitialised_buffer": "wrong result for 50 of 50 seeds",
+    "uninitialised_shared": "wrong result for 50 of 50 seeds",
+}
+FAULTS = {
+    "sanitized": EVERYWHERE
+    | {
+        "buffer_overrun": "AddressSanitizer: use-after-poison",
+        "dynamic_shared_overrun": "AddressSanitizer: use-after-poison",
+        "global_overrun": "AddressSanitizer: heap-buffer-overflow",
+        "shared_index": "index 64 out of bounds for type 'float [64]'",
+        "shared_overrun": "AddressSanitizer: use-after-poison",
+    },
+    # Without the sanitizer only writes between variables and buffers are seen, once the block or buffer ends.
+    "plain": EVERYWHERE
+    | {
+        "buffer_overrun": "device buffer of 4000 bytes written out of bounds, 0 bytes behind its end",
+        "dynamic_shared_overrun": "shared memory written out of bounds",
+        "shared_overrun": "shared memory written out of bounds",
+    },
+}
+SEMANTICS = [
+    "atomics",
+    "barrier_votes",
+    "divergent_grid_barrier",
+    "empty_buffer",
+    "fresh_shared_memory",
+    "grid_barrier",
+    "grid_shapes",
+    "host_threads",
+    "indices",
+    "intrinsics",
+    "launch_limits",
+    "max_passes_nan_on",
+    "partial_masks",
+    "recovery",
+    "reductions",
+    "seeds",
+    "shared_memory_limits",
+    "short_warps",
+    "shuffles",
+    "votes",
+]
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The test programs, compiled as `build` says."""
+
+    build: str
+    folder: Path
+
+    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0", "FASTARCH_EMULATOR_SEED": ""}
+        command = [str(self.folder / program), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+
+@pytest.fixture(scope="module", params=list(BUILDS))
+def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    assert compiler, "the tests of the emulator need a C++ compiler (g++, or the one that CXX names)"
+    folder = tmp_path_factory.mktemp(request.param)
+    flags = ["-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-pthread"]
+    flags += [f"-I{ROOT / part}" for part in ("cuda/emulator/include", "csrc", "cuda")]
+    flags += BUILDS[request.param]
+
+    def compile_one(source: Path) -> Path:
+        target = folder / f"{source.stem}.o"
+        subprocess.run([compiler, *flags, "-c", str(source), "-o", str(target)], check=True)
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        library = [*pool.map(compile_one, SOURCES)]
+        for target in pool.map(compile_one, PROGRAMS):
+            subprocess.run([compiler, *flags, target, *library, "-o", target.with_suffix("")], check=True)
+    return Programs(request.param, folder)
+
+
+def test_every_fault_has_an_expectation(programs: Programs) -> None:
+    listed = programs.run("planted_faults").stdout.split()
+    assert {name for name in listed if not name.endswith("_fixed")} == set(FAULTS["sanitized"])
+    assert sorted(programs.run("semantics").stdout.split()) == SEMANTICS
+
+
+@pytest.mark.parametrize("fault", sorted(FAULTS["sanitized"]))
+def test_planted_fault(programs: Programs, fault: str) -> None:
+    expected = FAULTS[programs.build].get(fault)
+    if expected is not None:
+        caught = programs.run("planted_faults", fault)
+        assert caught.returncode != 0
+        assert expected in caught.stderr
+        if "AddressSanitizer" in expected:
+            assert "planted_faults.cpp:" in caught.stderr  # the report names the line
+    correct = programs.run("planted_faults", f"{fault}_fixed")
+    assert (correct.returncode, correct.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", SEMANTICS)
+def test_semantics(programs: Programs, name: str) -> None:
+    result = programs.run("semantics", name)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+class TestModule:
+    """The compiled module that the suites run on."""
+
+    @pytest.fixture
+    def module(self):
+        from fastarch import _emulator
+
+        yield _emulator
+        _emulator.set_multiprocessors(2)
+
+    def test_result_does_not_depend_on_the_order(self, module) -> None:
+        x = np.random.default_rng(0).normal(size=(37, 91)).astype(np.float32)
+        results = []
+        for seed in range(5):
+            module.set_seed(seed)
+            for multiprocessors in (1, 132):
+                module.set_multiprocessors(multiprocessors)
+                y = np.empty_like(x)
+                module.softmax_forward(x, y)
+                results.append(y)
+        assert all(np.array_equal(results[0], y) for y in results)
+        np.testing.assert_allclose(results[0].sum(axis=1), 1, rtol=1e-6)
+
+    def test_several_host_threads(self, module) -> None:
+        x = np.linspace(-3, 3, 5000)
+        results = [np.empty_like(x) for _ in range(4)]
+
+        def work(y: np.ndarray) -> None:
+            for _ in range(10):
+                module.activation_forward(x, y, 2)
+
+        threads = [threading.Thread(target=work, args=(y,)) for y in results]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for y in results:
+            np.testing.assert_allclose(y, np.tanh(x), rtol=1e-14)
+
+    def test_an_error_leaves_the_module_usable(self, module) -> None:
+        x, y = np.ones(3), np.zeros(4)
+        with pytest.raises(ValueError, match="x has shape"):
+            module.activation_forward(x, y, 1)
+        module.activation_forward(x, x, 1)
+
+    def test_documentation_survives_the_leak_check(self, module) -> None:
+        assert "kind" in module.activation_forward.__doc__
