@@ -151,7 +151,7 @@ def hostile_arrays(value: np.ndarray, is_output: bool) -> Iterator[tuple[str, An
     yield "reversed", value[::-1]
     yield "nine axes", value.reshape((1,) * (9 - value.ndim) + value.shape)
     if value.ndim > 1:
-        yield "transposed", np.array(value.T).T
+        yield "transposed", np.array(value.T, order="C").T
         yield "broadcast", np.broadcast_to(value[:1] * 0, value.shape)
     if is_output:
         frozen = value.copy()
@@ -161,7 +161,8 @@ def hostile_arrays(value: np.ndarray, is_output: bool) -> Iterator[tuple[str, An
 
 def hostile_values(name: str, value: Any) -> Iterator[tuple[Any, bool]]:
     """(value, must it be refused) in place of a number, a pair or a flag."""
-    yield from ((wrong, True) for wrong in (None, "2", [[]], object()))
+    yield None, not isinstance(value, bool)  # which None passes for
+    yield from ((wrong, True) for wrong in ("2", [[]], object()))
     if isinstance(value, tuple):
         for wrong in ((0, 1), (1, 0), (-1, 1), (1, -1), (-(2**31), 1)):
             yield wrong, name != "padding" or min(wrong) < 0

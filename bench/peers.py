@@ -1,0 +1,242 @@
+"""The problems of the kernel benchmarks and all that computes them: fastarch's backends and PyTorch.
+
+float32 throughout. On a GPU PyTorch means cuDNN with its own search for the fastest algorithm, once in
+float32 and once with TF32 allowed, which is its usual setting but not the same arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from timing import Contender
+
+import fastarch as fa
+from fastarch import backends
+
+try:
+    import torch
+except ImportError:
+    torch = None  # the peers are left out; the table then has no ratios
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """x [N, C, H, W], weight [K, C/groups, R, R]."""
+
+    name: str
+    n: int
+    c: int
+    size: int
+    k: int
+    r: int
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+
+    @property
+    def output(self) -> int:
+        return (self.size + 2 * self.padding - self.r) // self.stride + 1
+
+    @property
+    def flops(self) -> float:
+        """Multiplications and additions of one pass; the three passes need equally many."""
+        return 2.0 * self.n * self.k * self.output**2 * (self.c // self.groups) * self.r**2
+
+    @property
+    def call(self) -> dict[str, int]:
+        return {"stride": self.stride, "padding": self.padding, "groups": self.groups}
+
+
+CONVOLUTIONS = [
+    Convolution("lenet conv1 5x5 N64", 64, 1, 32, 6, 5),
+    Convolution("lenet conv2 5x5 N64", 64, 6, 14, 16, 5),
+    Convolution("alexnet conv1 11x11/4 N8", 8, 3, 224, 64, 11, 4, 2),
+    Convolution("vgg conv2 3x3 64@112 N2", 2, 64, 112, 128, 3, 1, 1),
+    Convolution("resnet 3x3 64@56 N8", 8, 64, 56, 64, 3, 1, 1),
+    Convolution("resnet 3x3 256@14 N8", 8, 256, 14, 256, 3, 1, 1),
+    Convolution("resnet 1x1 256@56 N4", 4, 256, 56, 64, 1),
+    Convolution("depthwise 3x3 128@28 N8", 8, 128, 28, 128, 3, 1, 1, 128),
+]
+PASSES = ("forward", "input gradient", "weight gradient")
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """kind: max, average or adaptive (then `kernel` is the output's extent); x [N, C, H, W]."""
+
+    name: str
+    kind: str
+    n: int
+    c: int
+    size: int
+    kernel: int
+    stride: int = 0
+    padding: int = 0
+
+    @property
+    def call(self) -> dict[str, int]:
+        if self.kind == "adaptive":
+            return {"output_size": self.kernel}
+        return {"kernel_size": self.kernel, "stride": self.stride or self.kernel, "padding": self.padding}
+
+
+POOLINGS = [
+    Pooling("max 2x2 lenet 6@28 N64", "max", 64, 6, 28, 2),
+    Pooling("average 2x2 lenet 6@28 N64", "average", 64, 6, 28, 2),
+    Pooling("max 2x2 vgg 64@224 N2", "max", 2, 64, 224, 2),
+    Pooling("max 3x3/2 resnet 64@112 N8", "max", 8, 64, 112, 3, 2, 1),
+    Pooling("adaptive 7x7 512@14 N8", "adaptive", 8, 512, 14, 7),
+]
+
+
+def at_batch(problem: Any, n: int) -> Any:
+    """The same problem with another batch, for a device that a small one does not fill."""
+    fields = {**problem.__dict__, "n": n, "name": problem.name.rsplit(" ", 1)[0] + f" N{n}"}
+    return type(problem)(**fields)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the arrays lie: "host" or "cuda", and which backends of fastarch compute there."""
+
+    device: str
+
+    @property
+    def backends(self) -> list[str]:
+        wanted = ["cuda"] if self.device == "cuda" else ["numpy", "cpu"]
+        return [name for name in wanted if backends.reason_unusable(name) is None]
+
+    def native(self, array: np.ndarray) -> Any:
+        if self.device == "host":
+            return array
+        import cupy
+
+        return cupy.asarray(array)
+
+    def tensor(self, array: np.ndarray) -> Any:
+        return torch.from_numpy(array).to("cuda" if self.device == "cuda" else "cpu")
+
+
+def ours(place: Place, run: Callable[[], Any]) -> list[Contender]:
+    """`run` on each backend of fastarch that works in this place."""
+
+    def on(name: str) -> Callable[[], Any]:
+        chosen = fa.backend(name)
+
+        def call() -> Any:
+            with chosen:
+                return run()
+
+        return call
+
+    return [Contender(f"fastarch {name}", on(name)) for name in place.backends]
+
+
+def theirs(place: Place, run: Callable[[], Any]) -> list[Contender]:
+    """`run` by PyTorch, without recording gradients."""
+    if torch is None:
+        return []
+
+    def with_precision(tf32: bool) -> Callable[[], Any]:
+        def call() -> Any:
+            torch.backends.cudnn.allow_tf32 = tf32
+            torch.backends.cudnn.benchmark = True
+            with torch.no_grad():
+                return run()
+
+        return call
+
+    if place.device == "host":
+        return [Contender("torch", with_precision(False), peer=True)]
+    return [
+        Contender("torch cuDNN", with_precision(False), peer=True),
+        Contender("torch cuDNN TF32", with_precision(True)),
+    ]
+
+
+def random_float32(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape, np.float32)
+
+
+def convolution_contenders(
+    problem: Convolution, direction: str, place: Place
+) -> tuple[list[Contender], np.ndarray]:
+    """Everything that computes one pass of a convolution here, and the answer in float64."""
+    rng, p = np.random.default_rng(0), problem
+    x = random_float32(rng, p.n, p.c, p.size, p.size)
+    weight = random_float32(rng, p.k, p.c // p.groups, p.r, p.r)
+    dy = random_float32(rng, p.n, p.k, p.output, p.output)
+    ax, aw, ady = (place.native(a) for a in (x, weight, dy))
+    index = PASSES.index(direction) - 1  # of the gradient among (dx, dw)
+
+    if direction == "forward":
+        contenders = ours(place, lambda: fa.ops.conv2d(ax, aw, **p.call))
+        reference = _float64(lambda: fa.ops.conv2d(x.astype(float), weight.astype(float), **p.call))
+    else:
+        need = (index == 0, index == 1)
+        rest = {"bias": False, "need": need, **p.call}
+        contenders = ours(place, lambda: fa.ops.conv2d_backward(ady, ax, aw, **rest)[index])
+        wide = [a.astype(float) for a in (dy, x, weight)]
+        reference = _float64(lambda: fa.ops.conv2d_backward(*wide, **rest)[index])
+    if torch is not None:
+        tx, tw, tdy = (place.tensor(a) for a in (x, weight, dy))
+        if direction == "forward":
+            contenders += theirs(place, lambda: torch.nn.functional.conv2d(tx, tw, **p.call))
+        else:
+            backward = torch.ops.aten.convolution_backward
+            both = ([p.stride] * 2, [p.padding] * 2, [1, 1], False, [0, 0], p.groups, [*need, False])
+            contenders += theirs(place, lambda: backward(tdy, tx, tw, None, *both)[index])
+    return contenders, reference
+
+
+def pooling_contenders(problem: Pooling, direction: str, place: Place) -> tuple[list[Contender], np.ndarray]:
+    """Everything that computes one pass of a pooling here, and the answer in float64."""
+    rng, p = np.random.default_rng(0), problem
+    op = {"max": "max_pool2d", "average": "avg_pool2d", "adaptive": "adaptive_avg_pool2d"}[p.kind]
+    x = random_float32(rng, p.n, p.c, p.size, p.size)
+    ax = place.native(x)
+    forward, backward = getattr(fa.ops, op), getattr(fa.ops, f"{op}_backward")
+    wide = _float64(lambda: forward(x.astype(float), **p.call))
+    y, argmax = wide if p.kind == "max" else (wide, None)
+    dy = random_float32(rng, *y.shape)
+    ady, aargmax = place.native(dy), None if argmax is None else place.native(argmax)
+    first = (lambda result: result[0]) if p.kind == "max" else (lambda result: result)
+
+    def gradient(dy: Any, argmax: Any) -> Any:
+        more = {} if p.kind == "adaptive" else p.call
+        return backward(dy, *([argmax] if p.kind == "max" else []), input_shape=x.shape, **more)
+
+    if direction == "forward":
+        contenders, reference = ours(place, lambda: first(forward(ax, **p.call))), y
+    else:
+        contenders = ours(place, lambda: gradient(ady, aargmax))
+        reference = _float64(lambda: gradient(dy.astype(float), argmax))
+    if torch is not None:
+        contenders += theirs(place, _torch_pooling(p, direction, place.tensor(x), place.tensor(dy)))
+    return contenders, reference
+
+
+def _torch_pooling(p: Pooling, direction: str, x: Any, dy: Any) -> Callable[[], Any]:
+    functional, aten = torch.nn.functional, torch.ops.aten
+    sizes = [[p.kernel] * 2, [p.stride or p.kernel] * 2, [p.padding] * 2]
+    if p.kind == "max":
+        if direction == "forward":
+            return lambda: functional.max_pool2d(x, *sizes, return_indices=True)[0]
+        indices = functional.max_pool2d(x, *sizes, return_indices=True)[1]
+        return lambda: aten.max_pool2d_with_indices_backward(dy, x, *sizes, [1, 1], False, indices)
+    if p.kind == "average":
+        if direction == "forward":
+            return lambda: functional.avg_pool2d(x, *sizes)
+        return lambda: aten.avg_pool2d_backward(dy, x, *sizes, False, True, None)
+    if direction == "forward":
+        return lambda: functional.adaptive_avg_pool2d(x, p.kernel)
+    return lambda: aten._adaptive_avg_pool2d_backward(dy, x)
+
+
+def _float64(run: Callable[[], Any]) -> Any:
+    """The reference: the generic code in double precision, which the tests compare with the definition."""
+    with fa.backend("numpy"):
+        return run()

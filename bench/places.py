@@ -1,0 +1,38 @@
+"""What the pytest-benchmark suites share: where they run, who takes part, one measurement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import peers
+from timing import Contender, relative_error
+
+from fastarch import backends
+
+PLACES = [peers.Place("host")] + ([] if backends.reason_unusable("cuda") else [peers.Place("cuda")])
+
+
+def contenders_of(places: list[peers.Place]) -> list[tuple[peers.Place, str]]:
+    """(place, name of a contender) for everything that can run here."""
+    pairs = []
+    for place in places:
+        for contender in peers.ours(place, lambda: None) + peers.theirs(place, lambda: None):
+            pairs.append((place, contender.name))
+    return pairs
+
+
+def measure(benchmark: Any, made: tuple[list[Contender], np.ndarray], name: str) -> None:
+    """Times one contender on the host's clock, the device waited for; its error goes to the report."""
+    contenders, reference = made
+    run = next(contender.run for contender in contenders if contender.name == name)
+    benchmark.extra_info["error"] = relative_error(run(), reference)
+
+    def once() -> None:
+        result = run()
+        if type(result).__module__.startswith("cupy"):
+            result.device.synchronize()
+        elif type(result).__module__.startswith("torch") and result.is_cuda:
+            peers.torch.cuda.synchronize()
+
+    benchmark(once)
