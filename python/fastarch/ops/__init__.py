@@ -6,16 +6,17 @@ arrays are float32 or float64, images [N, C, H, W]. `fastarch.backend` chooses t
 """
 
 from fastarch.ops.activation import relu, relu_backward, sigmoid, sigmoid_backward, tanh, tanh_backward
-from fastarch.ops.avg_pool2d import (
+from fastarch.ops.conv2d import conv2d, conv2d_backward
+from fastarch.ops.dropout import dropout, dropout_backward
+from fastarch.ops.linear import linear, linear_backward
+from fastarch.ops.pool2d import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_backward,
     avg_pool2d,
     avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
 )
-from fastarch.ops.conv2d import conv2d, conv2d_backward
-from fastarch.ops.dropout import dropout, dropout_backward
-from fastarch.ops.linear import linear, linear_backward
-from fastarch.ops.max_pool2d import max_pool2d, max_pool2d_backward
 from fastarch.ops.softmax import (
     cross_entropy,
     cross_entropy_backward,

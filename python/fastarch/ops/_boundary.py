@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+from numpy import ndarray
 
 from fastarch import arrays
 from fastarch.arrays import Array
@@ -48,20 +49,24 @@ def operator(
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            operands: tuple = args[:count]
-            if kwargs and len(operands) < count:
-                operands += tuple(kwargs[name] for name in names[len(operands) :] if name in kwargs)
-            if operands and type(operands[0]) is np.ndarray:
+            operands: tuple = args if len(args) <= count else args[:count]
+            if kwargs:
+                for name in names[len(operands) :]:
+                    if name in kwargs:
+                        operands += (kwargs[name],)
+            # The short way, for host arrays of one of the two float dtypes; the long way explains errors.
+            if len(operands) >= required and type(operands[0]) is ndarray:
                 dtype = operands[0].dtype
                 plain = dtype is _FLOAT32 or dtype is _FLOAT64
                 for x in operands[1:required]:
-                    plain = plain and type(x) is np.ndarray and x.dtype is dtype
+                    if type(x) is not ndarray or x.dtype is not dtype:
+                        plain = False
                 if len(operands) > required:
                     x = operands[required]
-                    plain = plain and (
-                        (type(x) is np.ndarray and (index is not None or x.dtype is dtype))
-                        or (x is None and optional is not None)
-                    )
+                    if type(x) is not ndarray:
+                        plain = plain and x is None and index is None
+                    elif x.dtype is not dtype:
+                        plain = plain and index is not None
                 if plain:
                     return function(*args, **kwargs)
             return _call_adopted(function, names, required, optional, args, kwargs)
@@ -124,39 +129,52 @@ def _place(x: Array) -> str:
 
 def run(kernel: str, generic: Callable, inputs: tuple, *rest: Any) -> None:
     """Runs compiled `kernel` on (*inputs, *rest) where the chosen backend has one, else `generic`."""
-    host = type(inputs[0]) is np.ndarray
-    module = implementation(kernel, not host)
+    if type(inputs[0]) is ndarray:
+        module = implementation(kernel, False)
+        if module is None:
+            generic(*inputs, *rest, xp=np)
+        else:
+            # carray: contiguous, aligned and writable, the usual case; kernels do not mind read-only inputs.
+            ready = [x if x is None or x.flags.carray else _ready(x) for x in inputs]
+            getattr(module, kernel)(*ready, *rest)
+        return
+    module = implementation(kernel, True)
     if module is None:
-        generic(*inputs, *rest, xp=np if host else sys.modules["cupy"])
-    elif host:
-        getattr(module, kernel)(*[_ready(x) for x in inputs], *rest)
+        generic(*inputs, *rest, xp=sys.modules["cupy"])
     else:
-        getattr(module, kernel)(*[_ready(x) for x in inputs], *rest, stream=arrays.stream_pointer())
+        ready = [x if x is None or x.flags.c_contiguous else x.copy(order="C") for x in inputs]
+        getattr(module, kernel)(*ready, *rest, stream=arrays.stream_pointer())
 
 
-def _ready(x: Array) -> Array:
-    """`x` as kernels take it: C order; on the host also aligned."""
-    if x is None:
-        return None
-    flags = x.flags
-    if flags.c_contiguous and (type(x) is not np.ndarray or flags.aligned):
-        return x
-    return x.copy(order="C")
+def _ready(x: np.ndarray) -> np.ndarray:
+    """`x` as kernels take it: contiguous and aligned."""
+    return x if x.flags.c_contiguous and x.flags.aligned else x.copy(order="C")
 
 
 def namespace(x: Array) -> Any:
     """numpy or cupy for a native array."""
-    return np if type(x) is np.ndarray else sys.modules["cupy"]
+    return np if type(x) is ndarray else sys.modules["cupy"]
 
 
-def empty(op: str, shape: tuple[int, ...], like: Array, dtype: Any = None, zero: bool = False) -> Array:
+def empty(op: str, shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
     """A new array where `like` lies; a size that cannot be had is an error that names the operator."""
-    xp = namespace(like)
     try:
-        return (xp.zeros if zero else xp.empty)(shape, like.dtype if dtype is None else dtype)
+        return namespace(like).empty(shape, dtype or like.dtype)
     except (MemoryError, ValueError) as error:
-        size = prod(shape) * np.dtype(like.dtype if dtype is None else dtype).itemsize / 2**30
-        raise MemoryError(f"[{op}] an array of shape {shape} ({size:.3g} GiB) cannot be allocated") from error
+        raise _too_large(op, shape, dtype or like.dtype) from error
+
+
+def zeros(op: str, shape: tuple[int, ...], like: Array) -> Array:
+    """The same, filled with zeros."""
+    try:
+        return namespace(like).zeros(shape, like.dtype)
+    except (MemoryError, ValueError) as error:
+        raise _too_large(op, shape, like.dtype) from error
+
+
+def _too_large(op: str, shape: tuple[int, ...], dtype: Any) -> MemoryError:
+    size = prod(shape) * np.dtype(dtype).itemsize / 2**30
+    return MemoryError(f"[{op}] an array of shape {shape} ({size:.3g} GiB) cannot be allocated")
 
 
 def pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
@@ -174,7 +192,7 @@ def _pair_checked(op: str, name: str, value: Any, least: int) -> tuple[int, int]
     parts = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(parts) != 2:
         raise ValueError(f"[{op}] {name} has {len(parts)} numbers, expected one or two (height, width)")
-    h, w = (integer(op, name, part) for part in parts)
+    h, w = integer(op, name, parts[0]), integer(op, name, parts[1])
     if min(h, w) < least or max(h, w) > _LARGEST:
         raise ValueError(f"[{op}] {name} is {value}, expected at least {least} and at most {_LARGEST}")
     return h, w
@@ -220,6 +238,10 @@ def expect_shape(op: str, name: str, x: Array, shape: tuple[int, ...]) -> None:
 
 def shape_of(op: str, name: str, shape: Any, dims: int, letters: str) -> tuple[int, ...]:
     """A shape argument as a tuple of ints."""
+    if type(shape) is tuple and len(shape) == dims == 4:
+        a, b, c, d = shape
+        if type(a) is type(b) is type(c) is type(d) is int and a >= 0 and b >= 0 and c >= 0 and d >= 0:
+            return shape
     if not isinstance(shape, (tuple, list)):
         raise TypeError(f"[{op}] {name} is {shape!r}, expected a shape {letters}")
     sizes = tuple(integer(op, name, size) for size in shape)
@@ -244,4 +266,5 @@ __all__ = [
     "pair",
     "run",
     "shape_of",
+    "zeros",
 ]

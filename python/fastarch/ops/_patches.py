@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from fastarch.ops._boundary import Array, empty
+from fastarch.ops._boundary import Array, empty, zeros
 
 _BLOCK_BYTES = 1 << 19  # of the patch matrix at a time: within a core's cache
 _SURPLUS = 1.5  # the widest padded row that is still worth computing, in output rows
@@ -96,7 +96,7 @@ class Reader:
             pitch = plan.padded_h * plan.padded_w
             # The last run goes on for this much behind the last padded row.
             slack = (plan.s - 1) * plan.dilation[1] if plan.runs else 0
-            flat = empty("conv2d", (plan.c * plan.block_images * pitch + slack,), x, zero=True)
+            flat = zeros("conv2d", (plan.c * plan.block_images * pitch + slack,), x)
             source = flat
             item = x.dtype.itemsize
             self.padded = flat[: flat.size - slack].reshape(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from fastarch.ops._boundary import Array, Pair, expect_dims, pair, shape_of
+from fastarch.ops._boundary import Array, Pair, expect_dims, flag, pair, shape_of
 
 Sizes = tuple[int, int]  # height, width
 
@@ -16,24 +17,51 @@ class Window(NamedTuple):
     dilation: Sizes
 
 
-def window_of(op: str, kernel_size: Pair, stride: Pair | None, padding: Pair, dilation: Pair) -> Window:
+def pooled(
+    op: str,
+    shape: tuple[int, ...],
+    kernel_size: Pair,
+    stride: Pair | None,
+    padding: Pair,
+    dilation: Pair,
+    ceil_mode: bool,
+) -> tuple[Window, tuple[int, ...]]:
+    """The checked window and the shape that pooling an array of `shape` with it gives."""
+    # The types are settled here, because the cache below takes True and 1.0 for 1.
+    if type(kernel_size) is not int:
+        kernel_size = pair(op, "kernel_size", kernel_size, 1)
+    if type(stride) is not int and stride is not None:
+        stride = pair(op, "stride", stride, 1)
+    if type(padding) is not int:
+        padding = pair(op, "padding", padding, 0)
+    if type(dilation) is not int:
+        dilation = pair(op, "dilation", dilation, 1)
+    return _pooled(op, shape, kernel_size, stride, padding, dilation, flag(op, "ceil_mode", ceil_mode))
+
+
+@lru_cache(maxsize=4096)
+def _pooled(
+    op: str,
+    shape: tuple[int, ...],
+    kernel_size: Pair,
+    stride: Pair | None,
+    padding: Pair,
+    dilation: Pair,
+    ceil_mode: bool,
+) -> tuple[Window, tuple[int, ...]]:
     kernel = pair(op, "kernel_size", kernel_size, 1)
     padded = pair(op, "padding", padding, 0)
     if 2 * padded[0] > kernel[0] or 2 * padded[1] > kernel[1]:
         raise ValueError(f"[{op}] padding is {padded}, expected at most half the kernel size {kernel}")
     step = kernel if stride is None else pair(op, "stride", stride, 1)
-    return Window(kernel, step, padded, pair(op, "dilation", dilation, 1))
-
-
-def pooled_shape(op: str, shape: tuple[int, ...], window: Window, ceil_mode: bool) -> tuple[int, ...]:
-    """The shape that pooling an array of `shape` gives."""
+    window = Window(kernel, step, padded, pair(op, "dilation", dilation, 1))
     p, q = _pooled_size(shape[2], window, 0, ceil_mode), _pooled_size(shape[3], window, 1, ceil_mode)
     if p < 1 or q < 1 or not (shape[2] and shape[3]):
         raise ValueError(
-            f"[{op}] kernel_size {window.kernel} (dilation {window.dilation}) does not fit into x of shape "
-            f"{shape} with padding {window.padding}"
+            f"[{op}] kernel_size {window.kernel} (dilation {window.dilation}) does not fit into an array of "
+            f"shape {shape} with padding {window.padding}"
         )
-    return *shape[:2], p, q
+    return window, (shape[0], shape[1], p, q)
 
 
 def _pooled_size(size: int, window: Window, axis: int, ceil_mode: bool) -> int:
@@ -44,17 +72,27 @@ def _pooled_size(size: int, window: Window, axis: int, ceil_mode: bool) -> int:
     return out - 1 if ceil_mode and (out - 1) * stride >= size + padding else out
 
 
-def check_pooled(op: str, dy: Array, input_shape: Any, window: Window) -> tuple[int, ...]:
-    """input_shape, after checking that dy's shape is what pooling it gives, with or without ceil_mode."""
+def unpooled(
+    op: str,
+    dy: Array,
+    input_shape: Any,
+    kernel_size: Pair,
+    stride: Pair | None,
+    padding: Pair,
+    dilation: Pair,
+) -> tuple[Window, tuple[int, ...]]:
+    """The checked window and input_shape, whose pooling gives dy's shape, with or without ceil_mode."""
     expect_dims(op, "dy", dy, 4, "[N, C, P, Q]")
     shape = shape_of(op, "input_shape", input_shape, 4, "[N, C, H, W]")
-    high = pooled_shape(op, shape, window, True)
-    if dy.shape != high:
-        low = pooled_shape(op, shape, window, False)
-        if dy.shape != low:
-            expected = f"{low}" if low == high else f"{low} or {high} (ceil_mode)"
-            raise ValueError(f"[{op}] dy has shape {dy.shape}, expected {expected}")
-    return shape
+    window, high = pooled(op, shape, kernel_size, stride, padding, dilation, True)
+    if dy.shape == high:
+        return window, shape
+    p, q = _pooled_size(shape[2], window, 0, False), _pooled_size(shape[3], window, 1, False)
+    low = (*shape[:2], p, q)
+    if dy.shape == low:
+        return window, shape
+    expected = f"{low} or {high} (ceil_mode)" if p > 0 and q > 0 and low != high else f"{high}"
+    raise ValueError(f"[{op}] dy has shape {dy.shape}, expected {expected}")
 
 
 class Tap(NamedTuple):

@@ -7,6 +7,7 @@ of one image) small enough that the patches stay in cache.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from fastarch.ops import _patches
@@ -21,6 +22,7 @@ from fastarch.ops._boundary import (
     operator,
     pair,
     run,
+    zeros,
 )
 from fastarch.ops._elementwise import activation_forward
 
@@ -47,7 +49,7 @@ def conv2d(
     Raises ValueError for shapes and values that do not fit. LeCun et al. (1998).
     """
     kind = activation_kind("conv2d", activation)
-    stride, begin, dilation, groups, shape = _geometry("conv2d", x, weight, stride, padding, dilation, groups)
+    stride, begin, dilation, groups, shape = _settle("conv2d", x, weight, stride, padding, dilation, groups)
     if bias is not None:
         expect_shape("conv2d", "bias", bias, (shape[1],))
     y = empty("conv2d", shape, x)
@@ -75,14 +77,15 @@ def conv2d_backward(
     wanted is None. Raises ValueError for shapes and values that do not fit.
     """
     op = "conv2d_backward"
-    stride, begin, dilation, groups, shape = _geometry(op, x, weight, stride, padding, dilation, groups)
+    stride, begin, dilation, groups, shape = _settle(op, x, weight, stride, padding, dilation, groups)
     expect_shape(op, "dy", dy, shape)
     need_input, need_weight = need
-    nothing = dy.size == 0
+    # Of an empty batch, the gradients are sums of nothing.
+    new, empty_batch = (empty, False) if dy.size else (zeros, True)
     dx = dw = db = None
     if need_input:
-        dx = empty(op, x.shape, x, zero=nothing)
-        if dx.size and not nothing:
+        dx = new(op, x.shape, x)
+        if dx.size and not empty_batch:
             run(
                 "conv2d_backward_input",
                 conv2d_backward_input,
@@ -94,9 +97,9 @@ def conv2d_backward(
                 groups,
             )
     if need_weight or bias:
-        dw = empty(op, weight.shape, x, zero=nothing)
-        db = empty(op, shape[1:2], x, zero=nothing) if bias else None
-        if not nothing:
+        dw = new(op, weight.shape, x)
+        db = new(op, shape[1:2], x) if bias else None
+        if not empty_batch:
             run(
                 "conv2d_backward_weight",
                 conv2d_backward_weight,
@@ -111,18 +114,39 @@ def conv2d_backward(
     return dx, dw if need_weight else None, db
 
 
-def _geometry(
+def _settle(
     op: str, x: Array, weight: Array, stride: Pair, padding: Padding, dilation: Pair, groups: int
 ) -> _Geometry:
     """Checked (stride, padding at top and left, dilation, groups, y's shape)."""
     expect_dims(op, "x", x, 4, "[N, C, H, W]")
     expect_dims(op, "weight", weight, 4, "[K, C/groups, R, S]")
-    n, c, h, w = x.shape
-    k, c_group, r, s = weight.shape
+    # The types are settled here, because the cache below takes True and 1.0 for 1.
+    if type(stride) is not int:
+        stride = pair(op, "stride", stride, 1)
+    if type(padding) is not int and type(padding) is not str:
+        padding = pair(op, "padding", padding, 0)
+    if type(dilation) is not int:
+        dilation = pair(op, "dilation", dilation, 1)
+    if type(groups) is not int:
+        groups = integer(op, "groups", groups)
+    return _geometry(op, x.shape, weight.shape, stride, padding, dilation, groups)
+
+
+@lru_cache(maxsize=4096)
+def _geometry(
+    op: str,
+    x: tuple[int, ...],
+    weight: tuple[int, ...],
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+) -> _Geometry:
+    n, c, h, w = x
+    k, c_group, r, s = weight
     stride, dilation = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
-    groups = integer(op, "groups", groups)
     if not k * c_group * r * s:
-        raise ValueError(f"[{op}] weight has shape {weight.shape}, expected no size of zero")
+        raise ValueError(f"[{op}] weight has shape {weight}, expected no size of zero")
     if groups < 1 or k % groups or c % groups:
         raise ValueError(
             f"[{op}] groups is {groups}, expected a divisor of x's {c} channels and weight's {k} filters"

@@ -5,7 +5,16 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from fastarch.ops._boundary import Array, activation_kind, empty, expect_dims, expect_shape, operator, run
+from fastarch.ops._boundary import (
+    Array,
+    activation_kind,
+    empty,
+    expect_dims,
+    expect_shape,
+    operator,
+    run,
+    zeros,
+)
 from fastarch.ops._elementwise import activation_forward
 
 
@@ -49,16 +58,19 @@ def linear_backward(
     rows = prod(x.shape[:-1])
     flat_dy = _rows(dy, rows, outputs)
     need_input, need_weight = need
+    # Of an empty batch, the gradients are sums of nothing.
+    new, empty_batch = (empty, False) if dy.size else (zeros, True)
     dx = dw = db = None
     if need_input:
-        dx = empty(op, x.shape, x, zero=dy.size == 0)
-        if dx.size and dy.size:
-            run("linear_backward_input", linear_backward_input, (flat_dy, weight), dx.reshape(rows, inputs))
+        dx = new(op, x.shape, x)
+        if dx.size and not empty_batch:
+            run("linear_backward_input", linear_backward_input, (flat_dy, weight), _rows(dx, rows, inputs))
     if need_weight or bias:
-        dw = empty(op, weight.shape, x, zero=dy.size == 0)
-        db = empty(op, (outputs,), x, zero=dy.size == 0) if bias else None
-        if dy.size:
-            run("linear_backward_weight", linear_backward_weight, (flat_dy, _rows(x, rows, inputs)), dw, db)
+        dw = new(op, weight.shape, x)
+        db = new(op, (outputs,), x) if bias else None
+        if not empty_batch:
+            flat_x = _rows(x, rows, inputs)
+            run("linear_backward_weight", linear_backward_weight, (flat_dy, flat_x), dw, db)
     return dx, dw if need_weight else None, db
 
 

@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from fastarch.ops._boundary import Array, empty, expect_dims, expect_shape, integer, namespace, operator, run
+from fastarch.ops._boundary import (
+    Array,
+    empty,
+    expect_dims,
+    expect_shape,
+    integer,
+    namespace,
+    operator,
+    run,
+    zeros,
+)
 
 
 @operator("x")
@@ -83,7 +93,7 @@ def cross_entropy(logits: Array, target: Array, ignore_index: int = -100) -> tup
     expect_dims(op, "logits", logits, 2, "[M, C]")
     ignore_index = integer(op, "ignore_index", ignore_index)
     target = _classes(op, logits, target, ignore_index)
-    loss = empty(op, logits.shape[:1], logits, zero=logits.size == 0)
+    loss = (empty if logits.size else zeros)(op, logits.shape[:1], logits)
     probs = empty(op, logits.shape, logits)
     if probs.size:
         run("cross_entropy_forward", cross_entropy_forward, (logits, target), loss, probs, ignore_index)
@@ -129,7 +139,8 @@ def _classes(op: str, logits: Array, target: Array, ignore_index: int) -> Array:
     if target.dtype != np.int64:
         target = target.astype(np.int64)
     classes = logits.shape[1]
-    if type(target) is np.ndarray and target.size and (target.min() < 0 or target.max() >= classes):
+    # Seen as unsigned, a negative number is too large as well: one look finds both.
+    if type(target) is np.ndarray and target.size and np.maximum.reduce(target.view(np.uint64)) >= classes:
         wrong = target[((target < 0) | (target >= classes)) & (target != ignore_index)]
         if wrong.size:
             raise ValueError(
