@@ -352,15 +352,16 @@ def _as_array(value: Any) -> Array:
     if isinstance(value, Variable):
         return value.data
     if isinstance(value, np.ndarray):
-        return value
-    if hasattr(value, "dtype") and not isinstance(value, np.generic):
-        return adopt(value)[0]
-    array = np.asarray(value)
+        array = value
+    elif hasattr(value, "dtype") and not isinstance(value, np.generic):
+        array = adopt(value, "tensor")[0]
+    else:
+        array = np.asarray(value)
+        if array.dtype == np.float64 and not isinstance(value, np.generic):
+            array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"[tensor] expected numbers, got {type(value).__name__} of type {array.dtype}")
-    return (
-        array.astype(np.float32) if array.dtype == np.float64 and not isinstance(value, np.generic) else array
-    )
+    return array
 
 
 def tensor(x: Any, requires_grad: bool = False, dtype: Any = None) -> Tensor:
