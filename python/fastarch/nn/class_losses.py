@@ -64,12 +64,20 @@ def _class_weight(name: str, weight: Any, x: Tensor) -> Array | None:
     return array
 
 
-def _row_weights(x: Array, target: Array, weight: Array | None, ignore_index: int) -> Array:
-    """The weight of each row [M]: its class's, and 0 where it is ignored."""
+def _row_weights(target: Array, weight: Array, ignore_index: int) -> Array:
+    """The weight of each row's class [M], 0 where the row is ignored."""
     kept = target != ignore_index
-    if weight is None:
-        return kept.astype(x.dtype)
-    return weight[namespace(x).where(kept, target, 0)] * kept
+    return weight[namespace(target).where(kept, target, 0)] * kept
+
+
+def _divisor(x: Array, target: Array, row_weights: Array | None, ignore_index: int) -> Array:
+    """What a mean divides by: the sum of the rows' weights, or the number of rows that count.
+
+    Where that is 0 there is nothing to average: NaN, as PyTorch has it, and without NumPy's warning about 0 /
+    0.
+    """
+    total = (target != ignore_index).sum() if row_weights is None else row_weights.sum()
+    return namespace(x).where(total == 0, x.dtype.type("nan"), total.astype(x.dtype))
 
 
 class CrossEntropy(Function):
@@ -80,33 +88,22 @@ class CrossEntropy(Function):
         ctx: Any, x: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str
     ) -> Array:
         loss, probs = ops.cross_entropy(x, target, ignore_index)
-        ctx.ignore_index, ctx.mean = ignore_index, reduction == "mean"
-        ctx.save(probs, target, scale := _row_scale(x, target, weight, ignore_index, reduction))
+        rows = None if weight is None else _row_weights(target, weight, ignore_index)
+        divisor = _divisor(x, target, rows, ignore_index) if reduction == "mean" else None
+        ctx.ignore_index = ignore_index
+        ctx.save(probs, target, rows, divisor)
         if reduction == "none":
-            return loss if scale is None else loss * scale
-        return loss.sum() if scale is None else loss.dot(scale)
+            return loss if rows is None else loss * rows
+        total = loss.sum() if rows is None else loss.dot(rows)
+        return total if divisor is None else total / divisor
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Any:
-        probs, target, scale = ctx.saved
-        if scale is None:
-            scale = namespace(probs).ones(target.shape, probs.dtype)
-        return ops.cross_entropy_backward(dy * scale, probs, target, ctx.ignore_index), None, None, None, None
-
-
-def _row_scale(
-    x: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str
-) -> Array | None:
-    """What multiplies each row's loss [M], or None for 1."""
-    if reduction != "mean" and weight is None:
-        return None
-    rows = _row_weights(x, target, weight, ignore_index)
-    if reduction != "mean":
-        return rows
-    total = rows.sum()
-    # No row that counts leaves nothing to average: NaN, as PyTorch has it, and without NumPy's warning about
-    # 0 / 0.
-    return rows / namespace(x).where(total == 0, total.dtype.type("nan"), total)
+        probs, target, rows, divisor = ctx.saved
+        if divisor is not None:
+            dy = dy / divisor
+        dloss = namespace(probs).broadcast_to(dy, target.shape) if rows is None else dy * rows
+        return ops.cross_entropy_backward(dloss, probs, target, ctx.ignore_index), None, None, None, None
 
 
 class LogSoftmax(Function):
@@ -160,23 +157,28 @@ class NLL(Function):
         ctx: Any, x: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str
     ) -> Array:
         xp = namespace(x)
-        scale = _row_scale(x, target, weight, ignore_index, reduction)
-        if scale is None:
-            scale = _row_weights(x, target, None, ignore_index)
         kept = target != ignore_index
         chosen = xp.where(kept, target, 0)
+        rows = None if weight is None else _row_weights(target, weight, ignore_index)
+        divisor = _divisor(x, target, rows, ignore_index) if reduction == "mean" else None
         ctx.shape = x.shape
-        ctx.save(chosen, scale)
-        # An ignored row counts 0 even where its log-probability is infinite, and NaN where no row counts.
-        loss = xp.where(kept, -x[xp.arange(x.shape[0]), chosen] * scale, scale)
-        return loss if reduction == "none" else loss.sum()
+        ctx.save(kept, chosen, rows, divisor)
+        # an ignored row counts 0 even where its log-probability is infinite
+        loss = xp.where(kept, -x[xp.arange(x.shape[0]), chosen], x.dtype.type(0))
+        if rows is not None:
+            loss *= rows
+        if reduction == "none":
+            return loss
+        return loss.sum() if divisor is None else loss.sum() / divisor
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Any:
-        chosen, scale = ctx.saved
-        xp = namespace(dy)
+        kept, chosen, rows, divisor = ctx.saved
+        xp = namespace(kept)
+        if divisor is not None:
+            dy = dy / divisor
         dx = xp.zeros(ctx.shape, dy.dtype)
-        dx[xp.arange(ctx.shape[0]), chosen] = -scale * dy
+        dx[xp.arange(ctx.shape[0]), chosen] = -dy * (kept if rows is None else rows)
         return dx, None, None, None, None
 
 
@@ -215,10 +217,9 @@ def cross_entropy(
         soft *= kept[:, None]
         if weights is not None:
             soft *= weights
-        divisor = _row_weights(rows.data, indices, weights, ignore_index).sum()
-        loss = SoftCrossEntropy.apply(
-            rows, soft, xp.where(divisor == 0, divisor.dtype.type("nan"), divisor), reduction
-        )
+        row_weights = None if weights is None else _row_weights(indices, weights, ignore_index)
+        divisor = _divisor(rows.data, indices, row_weights, ignore_index)
+        loss = SoftCrossEntropy.apply(rows, soft, divisor, reduction)
     else:
         loss = CrossEntropy.apply(rows, indices, weights, ignore_index, reduction)
     return loss.reshape(shape) if reduction == "none" and len(shape) != 1 else loss
