@@ -96,7 +96,9 @@ class Optimizer:
                 if p.grad is not None:
                     state = self.state.get(p)
                     if state is None:
-                        state = self.state[p] = self._new_state(p, group)
+                        state = self._new_state(p, group)
+                        if state:
+                            self.state[p] = state
                     self._update(p, group, state)
                     p.mark_changed()
 

@@ -44,10 +44,10 @@ class SGD(Optimizer):
             raise ValueError("[SGD] nesterov needs a momentum above 0 and a dampening of 0")
 
     def _state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
-        return ("momentum_buffer",)
+        return ("momentum_buffer",) if group["momentum"] != 0 else ()
 
     def _new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        return {"momentum_buffer": None}  # not zeros: the first gradient goes in undampened
+        return dict.fromkeys(self._state_names(group))  # not zeros: the first gradient goes in undampened
 
     def _update(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
@@ -55,7 +55,7 @@ class SGD(Optimizer):
         first = momentum != 0 and state["momentum_buffer"] is None
         if first:
             state["momentum_buffer"] = np.empty_like(p.data)
-        buffer = state["momentum_buffer"] if momentum != 0 else None
+        buffer = state.get("momentum_buffer")
         for w, g, b, s, t in self._blocks(p, 2, buffer):
             if decay != 0:
                 np.multiply(w, decay, out=s)
