@@ -212,14 +212,17 @@ def adaptive_avg_pool2d(x: Any, output_size: Any) -> Tensor:
 
 
 def relu(x: Any) -> Tensor:
+    """max(x, 0), elementwise."""
     return Activation.apply(as_tensor(x), "relu")
 
 
 def tanh(x: Any) -> Tensor:
+    """The hyperbolic tangent, elementwise."""
     return Activation.apply(as_tensor(x), "tanh")
 
 
 def sigmoid(x: Any) -> Tensor:
+    """1 / (1 + exp(-x)), elementwise."""
     return Activation.apply(as_tensor(x), "sigmoid")
 
 

@@ -13,6 +13,7 @@ _REDUCTIONS = ("mean", "sum", "none")
 
 
 def check_reduction(name: str, reduction: str, allowed: tuple[str, ...] = _REDUCTIONS) -> None:
+    """Raises ValueError for a reduction that the loss does not have."""
     if reduction not in allowed:
         raise ValueError(f"[{name}] reduction must be one of {', '.join(allowed)}, got {reduction!r}")
 
