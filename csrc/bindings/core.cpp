@@ -60,5 +60,4 @@ PYBIND11_MODULE(FASTARCH_MODULE, m) {
         "The four Philox4x32-10 words at `position` of the stream (seed, offset).");
   m.def("philox_fill", &philox_fill, py::arg("out"), py::arg("seed"), py::arg("offset"));
   m.def("thread_count", &thread_count);
-  m.def("set_thread_count", &set_thread_count, py::arg("n"));
 }

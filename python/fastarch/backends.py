@@ -105,11 +105,9 @@ def implementation(kernel: str, on_device: bool) -> ModuleType | None:
     Raises RuntimeError when a backend was named that cannot run, lacks the kernel or takes other arrays.
     """
     key = (_selected.get(), kernel, on_device)
-    try:
-        return _implementations[key]
-    except KeyError:
-        module = _implementations[key] = _choose(*key)
-        return module
+    if key not in _implementations:
+        _implementations[key] = _choose(*key)
+    return _implementations[key]
 
 
 def _choose(name: str | None, kernel: str, on_device: bool) -> ModuleType | None:
