@@ -5,6 +5,8 @@ from __future__ import annotations
 from fastarch.data import augment
 from fastarch.data.dataset import DataError, Dataset, split
 from fastarch.data.digits import digits
+from fastarch.data.folder import load_picture
+from fastarch.data.formats import load, train_test
 from fastarch.data.loader import Loader
 from fastarch.data.transforms import Normalize, fit_images, one_hot, to_unit
 
@@ -16,7 +18,10 @@ __all__ = [
     "augment",
     "digits",
     "fit_images",
+    "load",
+    "load_picture",
     "one_hot",
     "split",
     "to_unit",
+    "train_test",
 ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["MAX_BYTES", "MAX_CLASSES", "DataError", "Dataset", "split"]
+__all__ = ["MAX_BYTES", "MAX_CLASSES", "DataError", "Dataset", "listed", "one_line", "random_order", "split"]
 
 MAX_BYTES = (
     16 << 30
@@ -101,3 +102,13 @@ def random_order(n: int, seed: int, stream: int, epoch: int = 0) -> np.ndarray:
         raise ValueError(f"[data] seed is {seed}, expected 0 to 2**64 - 1")
     key, counter = np.array([seed, stream], np.uint64), np.array([0, 0, 0, epoch], np.uint64)
     return np.argsort(np.random.Philox(key=key, counter=counter).random_raw(n), kind="stable")
+
+
+def one_line(error: object) -> str:
+    """The text of an error as part of a sentence."""
+    return " ".join(str(error).split())[:150].rstrip(".") or type(error).__name__
+
+
+def listed(names: Iterable[object], most: int = 6) -> str:
+    """A few names of a file's parts, safe to print."""
+    return ", ".join(repr(name)[:40] for name in itertools.islice(names, most)) or "nothing"
