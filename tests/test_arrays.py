@@ -13,9 +13,8 @@ import pytest
 import fastarch as fa
 from cases import LAYOUTS
 from conftest import Backend, lay_out, seeded
+from fastarch import _core as core
 from fastarch import backends
-
-core = pytest.importorskip("fastarch._core", reason="the compiled core is not in this build")
 
 # How arrays are seen
 
@@ -235,3 +234,31 @@ def test_the_default_backend_is_the_first_that_can() -> None:
     assert done.returncode == 0, done.stderr
     with fa.backend(name):
         assert done.stdout == fa.ops.conv2d(x, weight).tobytes()
+
+
+UNCOMPILED = """
+import sys
+for name in ("_core", "_cpu", "_cuda", "_emulator"):
+    sys.modules["fastarch." + name] = None  # as if it were not in the build
+import numpy as np, fastarch as fa
+fa.manual_seed(1)
+model = fa.models.lenet5()
+x = fa.random.normal((4, 1, 32, 32))
+loss = fa.nn.functional.cross_entropy(model(fa.tensor(x)), np.arange(4))
+loss.backward()
+print(repr(loss.item()), [repr(float(np.abs(p.grad).sum())) for p in model.parameters()])
+print(fa.info())
+"""
+
+
+def test_nothing_compiled_is_needed() -> None:
+    """The same losses and gradients, bit for bit, as the generic code beside the compiled modules."""
+    outputs = []
+    for program in (UNCOMPILED, UNCOMPILED[UNCOMPILED.index("import numpy") :]):
+        environment = {**os.environ, "FASTARCH_BACKEND": "numpy"}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    assert outputs[0].splitlines()[0] == outputs[1].splitlines()[0]
+    assert "fastarch._cuda is not in this build" in outputs[0]

@@ -1,4 +1,4 @@
-"""Thousands of random convolution and pooling configurations, forward and backward, against PyTorch.
+"""Thousands of random configurations of convolution, pooling, linear and softmax against PyTorch.
 
 Where PyTorch is missing the same configurations are compared with the definitions in tests/cases, unless
 FASTARCH_REQUIRE_TORCH=1 makes its absence a failure. FASTARCH_CONFIGURATIONS scales the numbers ("10" for ten
@@ -7,6 +7,7 @@ times as many). Every configuration is a function of its number, so that a failu
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 from collections.abc import Callable
@@ -16,12 +17,14 @@ import numpy as np
 import pytest
 
 from cases import conv2d as conv
+from cases import linear, softmax
 from cases import pool2d as pool
 from conftest import Backend
 
 SCALE = float(os.environ.get("FASTARCH_CONFIGURATIONS", "1"))
-# Of each kind. The emulator runs every thread of every block, some thousand times slower than a GPU.
-NUMBER = {"numpy": 3000, "cpu": 3000, "cuda": 3000, "emulator": 300}
+# How many of each kind; the emulator runs every thread of every block, thousands of times slower than a GPU.
+NUMBER = {"conv2d": 3000, "pooling": 3000, "linear": 500, "softmax": 500, "cross_entropy": 500}
+ON_EMULATOR = {"conv2d": 300, "pooling": 500, "linear": 100, "softmax": 100, "cross_entropy": 100}
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 Arrays = tuple[np.ndarray, ...]
@@ -36,6 +39,9 @@ def random_convolution(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple
             groups, k = c, c * int(rng.integers(1, 3))
         n, r, s = int(rng.integers(1, 4)), int(rng.integers(1, 5)), int(rng.integers(1, 5))
         height, width = (int(v) for v in rng.integers(1, 11, 2))
+        if HAS_TORCH and rng.random() < 0.05:  # several tiles of the multiply; too many for the definition
+            groups, c, k, n = 1, *(int(v) for v in rng.integers(1, 150, 2)), 1
+            height, width = (int(v) for v in rng.integers(1, 6, 2))
         call = {
             "stride": pair_or_one(rng, 1, 5),
             "padding": pair_or_one(rng, 0, 5),
@@ -104,33 +110,39 @@ def without(call: dict[str, Any], name: str) -> dict[str, Any]:
 # The reference: PyTorch's autograd where it is, the definitions elsewhere
 
 
-def convolution_reference(x, weight, bias, dy, call) -> Arrays:
-    if not HAS_TORCH:
-        y = conv.conv2d(x, weight, bias, **call)
-        return y, *conv.conv2d_backward(dy, x, weight, **call)
+def functional() -> Any:
+    """torch.nn.functional, on one thread: handing such small work to several costs far more than the work."""
     import torch
 
-    torch.set_num_threads(1)  # handing such small work to threads costs far more than the work
-    leaves = [torch.tensor(a, requires_grad=True) for a in (x, weight, bias)]
-    y = torch.nn.functional.conv2d(*leaves, **call)
+    torch.set_num_threads(1)
+    return torch.nn.functional
+
+
+def torch_gradients(function: Callable, inputs: list[np.ndarray], dy: np.ndarray) -> Arrays:
+    """function(*inputs) by PyTorch, and its gradients for the cotangent dy."""
+    import torch
+
+    leaves = [torch.tensor(a, requires_grad=True) for a in inputs]
+    y = function(*leaves)
     gradients = torch.autograd.grad(y, leaves, torch.tensor(dy))
     return y.detach().numpy(), *(g.numpy() for g in gradients)
 
 
-def pooling_reference(op: str, x, dy, call) -> Arrays:
-    if not HAS_TORCH:
-        y = getattr(pool, op)(x, **call)
-        if op == "max_pool2d":
-            y, argmax = y
-            return y, pool.max_pool2d_backward(dy, argmax, x.shape, **without(call, "ceil_mode"))
-        more = {} if op == "adaptive_avg_pool2d" else without(call, "ceil_mode")
-        return y, getattr(pool, f"{op}_backward")(dy, x.shape, **more)
-    import torch
+def convolution_reference(x, weight, bias, dy, call) -> Arrays:
+    if HAS_TORCH:
+        return torch_gradients(functools.partial(functional().conv2d, **call), [x, weight, bias], dy)
+    return conv.conv2d(x, weight, bias, **call), *conv.conv2d_backward(dy, x, weight, **call)
 
-    torch.set_num_threads(1)
-    leaf = torch.tensor(x, requires_grad=True)
-    y = getattr(torch.nn.functional, op)(leaf, **call)
-    return y.detach().numpy(), torch.autograd.grad(y, leaf, torch.tensor(dy))[0].numpy()
+
+def pooling_reference(op: str, x, dy, call) -> Arrays:
+    if HAS_TORCH:
+        return torch_gradients(functools.partial(getattr(functional(), op), **call), [x], dy)
+    y = getattr(pool, op)(x, **call)
+    if op == "max_pool2d":
+        y, argmax = y
+        return y, pool.max_pool2d_backward(dy, argmax, x.shape, **without(call, "ceil_mode"))
+    more = {} if op == "adaptive_avg_pool2d" else without(call, "ceil_mode")
+    return y, getattr(pool, f"{op}_backward")(dy, x.shape, **more)
 
 
 # One random configuration on one backend
@@ -170,6 +182,59 @@ def compare_pooling(backend: Backend, rng: np.random.Generator) -> None:
     )
 
 
+def compare_linear(backend: Backend, rng: np.random.Generator) -> None:
+    m, i, o = (int(v) for v in rng.integers(1, 150 if HAS_TORCH and rng.random() < 0.1 else 20, 3))
+    dtype = str(rng.choice(["float32", "float64"]))
+    x, weight, bias, dy = (rng.standard_normal(s).astype(dtype) for s in ((m, i), (o, i), (o,), (m, o)))
+    if HAS_TORCH:
+        want = torch_gradients(functional().linear, [x, weight, bias], dy)
+    else:
+        want = (linear.linear(x, weight, bias), *linear.linear_backward(dy, x, weight))
+    px, pw, pb, pdy = (backend.put(a) for a in (x, weight, bias, dy))
+    y = backend.call("linear", {"x": px, "weight": pw, "bias": pb})
+    gradients = backend.call("linear_backward", {"dy": pdy, "x": px, "weight": pw})
+    check_all((y, *gradients), want, backend, ("y", "dx", "dw", "db"), f"linear {m} {i} {o} {dtype}")
+
+
+def compare_softmax(backend: Backend, rng: np.random.Generator) -> None:
+    op = str(rng.choice(["softmax", "log_softmax"]))
+    shape = tuple(int(v) for v in rng.integers(1, 9, int(rng.integers(1, 5))))
+    axis = int(rng.integers(-len(shape), len(shape)))
+    dtype = str(rng.choice(["float32", "float64"]))
+    x, dy = rng.normal(0, 5, shape).astype(dtype), rng.standard_normal(shape).astype(dtype)
+    if HAS_TORCH:
+        want = torch_gradients(functools.partial(getattr(functional(), op), dim=axis), [x], dy)
+    else:
+        y = getattr(softmax, op)(x, axis)
+        want = (y, getattr(softmax, f"{op}_backward")(dy, y, axis))
+    y = backend.call(op, {"x": backend.put(x), "axis": axis})
+    dx = backend.call(f"{op}_backward", {"dy": backend.put(dy), "y": y, "axis": axis})
+    check_all((y, dx), want, backend, ("y", "dx"), f"{op} {shape} axis {axis} {dtype}")
+
+
+def compare_cross_entropy(backend: Backend, rng: np.random.Generator) -> None:
+    n, c = int(rng.integers(1, 40)), int(rng.integers(1, 40))
+    dtype = str(rng.choice(["float32", "float64"]))
+    ignore = int(rng.integers(-2, c))
+    logits, dloss = rng.normal(0, 5, (n, c)).astype(dtype), rng.standard_normal(n).astype(dtype)
+    target = np.where(rng.random(n) < 0.2, ignore, rng.integers(0, c, n))
+    if HAS_TORCH:
+        import torch
+
+        rows = functools.partial(
+            functional().cross_entropy, target=torch.tensor(target), ignore_index=ignore, reduction="none"
+        )
+        want = torch_gradients(rows, [logits], dloss)
+    else:
+        loss, probs = softmax.cross_entropy(logits, target, ignore)
+        want = (loss, softmax.cross_entropy_backward(dloss, probs, target, ignore))
+    rest = {"target": backend.put(target), "ignore_index": ignore}
+    loss, probs = backend.call("cross_entropy", {"logits": backend.put(logits), **rest})
+    dx = backend.call("cross_entropy_backward", {"dloss": backend.put(dloss), "probs": probs, **rest})
+    what = f"cross_entropy {n} {c} ignoring {ignore} {dtype}"
+    check_all((loss, dx), want, backend, ("loss", "dlogits"), what)
+
+
 def check_all(got: tuple, want: Arrays, backend: Backend, names: tuple[str, ...], what: str) -> None:
     for name, array, expected in zip(names, got, want, strict=True):
         host = backend.host(array)
@@ -183,6 +248,9 @@ def check_all(got: tuple, want: Arrays, backend: Backend, names: tuple[str, ...]
 COMPARISONS: dict[str, Callable[[Backend, np.random.Generator], None]] = {
     "conv2d": compare_convolution,
     "pooling": compare_pooling,
+    "linear": compare_linear,
+    "softmax": compare_softmax,
+    "cross_entropy": compare_cross_entropy,
 }
 
 
@@ -193,7 +261,7 @@ def test_pytorch_is_here_when_required() -> None:
 
 @pytest.mark.parametrize("kind", COMPARISONS)
 def test_random_configurations(kind: str, backend: Backend, count_configurations) -> None:
-    number = max(1, round(NUMBER[backend.name] * SCALE))
+    number = max(1, round((ON_EMULATOR if backend.name == "emulator" else NUMBER)[kind] * SCALE))
     for index in range(number):
         try:
             COMPARISONS[kind](backend, np.random.default_rng([index, len(kind)]))
@@ -206,10 +274,13 @@ def test_random_configurations(kind: str, backend: Backend, count_configurations
 @pytest.mark.skipif(
     not HAS_TORCH, reason="compares the definitions of tests/cases with PyTorch, which is not installed"
 )
-@pytest.mark.parametrize("index", range(60))
-def test_the_definitions_are_pytorch(index: int) -> None:
+def test_the_definitions_are_pytorch() -> None:
     """The oracles themselves: what every other test trusts."""
-    rng = np.random.default_rng([index, 99])
+    for index in range(60):
+        compare_definitions(np.random.default_rng([index, 99]))
+
+
+def compare_definitions(rng: np.random.Generator) -> None:
     x_shape, w_shape, call = random_convolution(rng)
     x, weight, bias = (rng.standard_normal(s) for s in (x_shape, w_shape, w_shape[:1]))
     y = conv.conv2d(x, weight, bias, **call)
