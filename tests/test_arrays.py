@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
 import fastarch as fa
 from cases import LAYOUTS
@@ -42,6 +45,25 @@ def test_numpy_arrays_are_seen_in_place(dtype: str, shape: tuple[int, ...], layo
     seen = core.describe(array)
     same_view(seen, array)
     assert seen["readonly"] == (not array.flags.writeable)
+
+
+@st.composite
+def views(draw: st.DrawFn) -> np.ndarray:
+    """Any view that indexing, transposing and reversing make of an array, empty and 0-d ones too."""
+    dtype = draw(st.sampled_from(DTYPES))
+    shape = draw(npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
+    array = np.arange(np.prod(shape, dtype=int)).astype(dtype).reshape(shape)
+    view = array[draw(npst.basic_indices(shape, allow_ellipsis=True, allow_newaxis=True, max_dims=6))]
+    return np.transpose(view, draw(st.permutations(range(view.ndim)))) if view.ndim else np.asarray(view)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(views())
+def test_any_view_is_seen_as_numpy_sees_it(array: np.ndarray) -> None:
+    same_view(core.describe(array), array)
+    if array.dtype.kind == "f":
+        with fa.backend("numpy"):
+            np.testing.assert_array_equal(fa.ops.relu(array), array)  # none is negative
 
 
 @pytest.mark.parametrize("axes", [(1, 2, 0), (2, 1, 0)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -362,3 +363,21 @@ def test_a_host_array_on_the_cuda_backend_is_refused(backend: Backend) -> None:
     if backend.name == "cuda":
         with fa.backend("cuda"), pytest.raises(RuntimeError, match=r"takes device .* got host"):
             fa.ops.relu(floats(3))
+
+
+def test_a_required_backend_that_cannot_run_fails_the_session() -> None:
+    """FASTARCH_TEST_BACKENDS is what automation relies on: it must not run fewer backends than it names."""
+    missing = [name for name in backends.NAMES if backends.reason_unusable(name)] + ["nonsense"]
+    for name in missing:
+        environment = {**os.environ, "FASTARCH_TEST_BACKENDS": f"numpy,{name}"}
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--collect-only",
+            "-q",
+            str(Path(__file__).parent / "cases"),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+        assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout
+        assert name in done.stdout + done.stderr
