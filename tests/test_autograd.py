@@ -314,6 +314,14 @@ def test_errors_of_functions() -> None:
         WrongShape.apply(x).sum().backward()
     with pytest.raises(TypeError, match=r"\[WrongShape\] pass the tensor 'scale' by position"):
         WrongShape.apply(x, scale=x)
+
+    class NoArray(Function):
+        @staticmethod
+        def forward(ctx: Any, a: Any) -> Any:
+            return float(a.sum())
+
+    with pytest.raises(TypeError, match=r"\[NoArray\] forward returned float, expected arrays"):
+        NoArray.apply(x)
     with pytest.raises(TypeError, match=r"\[Function\] a Function needs a static method forward"):
         Function.apply(x)
 

@@ -45,6 +45,9 @@ def test_names_and_order() -> None:
     assert [type(m).__name__ for m in block.inner] == ["Linear", "ReLU", "Linear"]
     block.inner.append(nn.Tanh())
     assert type(block.inner[3]) is nn.Tanh
+    part = block.inner[1:]
+    assert [type(m).__name__ for m in part] == ["ReLU", "Linear", "Tanh"]
+    assert part[1] is block.inner[2]
     named = nn.Sequential({"first": nn.Linear(2, 2), "second": nn.ReLU()})
     assert list(named.state_dict()) == ["first.weight", "first.bias"]
 

@@ -170,25 +170,31 @@ class Function:
             _check_keywords(cls, kwargs)
         node.needs = tuple(needs)
         result = cls.forward(node, *values, **kwargs)
-        if type(result) is tuple:
-            if recorded:
-                node.edges = edges
-                node.outputs = [(array.shape, array.dtype) for array in result]
-            return tuple([cls._wrap(array, node, i, recorded) for i, array in enumerate(result)])
         if recorded:
             node.edges = edges
-            node.outputs = [(result.shape, result.dtype)]
-        return cls._wrap(result, node, 0, recorded)
+        if isinstance(result, tuple):
+            outs = tuple([cls._wrap(array, node, i, recorded) for i, array in enumerate(result)])
+            node.outputs = [(out.data.shape, out.data.dtype) for out in outs]
+            return outs
+        out = cls._wrap(result, node, 0, recorded)
+        node.outputs = [(result.shape, result.dtype)]
+        return out
 
     @classmethod
     def _wrap(cls, array: Array, node: Function, index: int, recorded: bool) -> Variable:
         """Output number `index` of `node` as a tensor."""
+        try:
+            differentiable = recorded and array.dtype.kind == "f"
+        except AttributeError:
+            raise TypeError(
+                f"[{cls.__name__}] forward returned {type(array).__name__}, expected arrays"
+            ) from None
         out = _new(cls.result_type)
         # Reductions and 0-d arithmetic of NumPy give scalars; a tensor always holds an array.
         out.data = _as_array(array) if isinstance(array, _Scalar) else array
         out.grad = None
         out._version = 0
-        if recorded and array.dtype.kind == "f":
+        if differentiable:
             out.requires_grad = True
             out._edge = (node, index)
         else:
@@ -303,7 +309,7 @@ def _count_consumers(first: Function) -> dict[Function, int]:
 
 def _differentiate(node: Function, grads_out: list[Any]) -> tuple[Any, ...]:
     grads_in = type(node).backward(node, *grads_out)
-    if type(grads_in) is not tuple:
+    if not isinstance(grads_in, tuple):
         grads_in = (grads_in,)
     if len(grads_in) != len(node.needs):
         raise RuntimeError(

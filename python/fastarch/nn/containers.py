@@ -41,6 +41,11 @@ class Sequential(_Indexed):
         for name, module in named if named is not None else ((str(i), m) for i, m in enumerate(modules)):
             self._add(name, module)
 
+    def __getitem__(self, index: Any) -> Any:
+        """A module, or for a slice a Sequential of those modules."""
+        modules = list(self.children())[index]
+        return Sequential(*modules) if isinstance(index, slice) else modules
+
     def forward(self, x: Any) -> Any:
         for module in self.children():
             x = module(x)
