@@ -224,7 +224,7 @@ def test_npz_with_its_own_parts_numbers_classes_alike(tmp_path: Path) -> None:
         ("\ufeff\n 1 , 2 , cat\r\n\r\n3,4e0,dog\r\n", None, [[1, 2], [3, 4]], ["cat", "dog"]),
         ('1,-2.5,"a, b"\n3,.5,"c ""d"""\n', None, [[1, -2.5], [3, 0.5]], ["a, b", 'c "d"']),
         ('1,2,"two\nlines"\n3,4,b\n', None, [[1, 2], [3, 4]], ["two\nlines", "b"]),
-        ("1,2,Ärger\n3,4,zwei\n", None, [[1, 2], [3, 4]], ["Ärger", "zwei"]),
+        ("1,2,Ärger\n3,4,zwei\u2028drei\n", None, [[1, 2], [3, 4]], ["Ärger", "zwei\u2028drei"]),
     ],
 )
 def test_csv(text: str, label: str | int | None, x: list, names: list[str], tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-import math
+import io
+import itertools
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from fastarch.data.npz import reshaped
 __all__ = ["read_csv"]
 
 _LABELS = ("label", "class", "target", "y")
-_LARGEST = float(np.finfo(np.float32).max)
+_LARGEST = float(np.finfo(np.float32).max)  # what rounds to infinity lies beyond
 
 
 def read_csv(path: Path, label: str | int | None = None, shape: tuple[int, ...] | None = None) -> Dataset:
@@ -36,26 +38,35 @@ def read_csv(path: Path, label: str | int | None = None, shape: tuple[int, ...] 
                 f"[data] {path}: byte {error.start} is not UTF-8, expected a table as text"
             ) from None
     rows = _rows(path, text)
-    line, first = next(rows, (0, []))
+    start, first = next(rows, (0, []))
+    first = [cell.strip() for cell in first]
     if len(first) < 2:
         raise DataError(
             f"[data] {path}: {len(first)} columns, expected numbers and a label, separated by commas"
         )
     column, header = _label_column(path, first, label)
-    x: list[np.ndarray] = []
+    values = array("f")  # row after row
     names: list[str] = []
-    if not header:
-        x.append(_numbers(path, line, first, column, None))
-        names.append(first[column])
-    for line, cells in rows:
+    for line, cells in rows if header else itertools.chain([(start, first)], rows):
         if len(cells) != len(first):
             raise DataError(f"[data] {path}: row {line} has {len(cells)} columns, expected {len(first)}")
-        x.append(_numbers(path, line, cells, column, first if header else None))
-        names.append(cells[column])
-    if not x:
+        try:
+            values.extend(map(float, cells[:column]))
+            values.extend(map(float, cells[column + 1 :]))
+        except ValueError:
+            raise _wrong_cell(path, line, cells, column, first if header else None) from None
+        names.append(cells[column].strip())
+        if not names[-1]:
+            raise DataError(f"[data] {path}: row {line}, column {column + 1}: empty, expected a label")
+    if not names:
         raise DataError(f"[data] {path}: a header and no rows, expected at least one sample")
+    table = np.array(values, np.float32).reshape(len(names), -1)
+    finite = np.isfinite(table).all(axis=1)
+    if not finite.all():
+        place = int(np.argmin(finite)) + header
+        line, cells = next(itertools.islice(_rows(path, text), place, None))
+        raise _wrong_cell(path, line, cells, column, first if header else None)
     y, classes = from_names(names, path)
-    table = np.stack(x)
     return Dataset(reshaped(table, path, "a row", shape), y, classes, path.stem)
 
 
@@ -63,11 +74,11 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """The number of each line that is not empty, and its cells."""
     start = text.lstrip().split("\n", 1)[0]
     separator = next((mark for mark in (",", ";", "\t") if mark in start), ",")
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                yield reader.line_num, [cell.strip() for cell in cells]
+                yield reader.line_num, cells
     except csv.Error as error:
         raise DataError(
             f"[data] {path}: row {reader.line_num}: {one_line(error)}, expected comma-separated cells"
@@ -97,23 +108,10 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _numbers(path: Path, line: int, cells: list[str], column: int, header: list[str] | None) -> np.ndarray:
-    """The cells but the label's, [F] float32."""
-    if not cells[column]:
-        raise DataError(f"[data] {path}: row {line}, column {column + 1}: empty, expected a label")
-    others = cells[:column] + cells[column + 1 :]
-    try:
-        values = np.array(list(map(float, others)))
-    except ValueError:
-        values = np.array(math.nan)
-    if not np.abs(values).max() <= _LARGEST:  # so NaN fails too
-        k = next(k for k, cell in enumerate(cells) if k != column and not _fits(_number(cell)))
-        name = f" ({header[k][:40]!r})" if header else ""
-        raise DataError(
-            f"[data] {path}: row {line}, column {k + 1}{name}: {cells[k][:40]!r}, expected a finite number"
-        )
-    return values.astype(np.float32)
-
-
-def _fits(number: float | None) -> bool:
-    return number is not None and abs(number) <= _LARGEST
+def _wrong_cell(path: Path, line: int, cells: list[str], column: int, header: list[str] | None) -> DataError:
+    """The error about the first cell of a row, outside the label's column, that is no finite float32."""
+    numbers = [0.0 if k == column else _number(cell) for k, cell in enumerate(cells)]
+    k = next(k for k, number in enumerate(numbers) if number is None or not abs(number) <= _LARGEST)
+    name = f" ({header[k][:40]!r})" if header else ""
+    came = f"row {line}, column {k + 1}{name}: {cells[k].strip()[:40]!r}"
+    return DataError(f"[data] {path}: {came}, expected a finite number")
