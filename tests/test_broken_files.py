@@ -134,6 +134,14 @@ BROKEN: dict[str, tuple[Build, str]] = {
         both(raw(RECORD, "data_batch_2.bin"), lambda folder: folder),
         "data_batch_1.bin is missing, expected every batch",
     ),
+    "cifar of two kinds": (
+        both(
+            raw(pickle.dumps(batch(), 2), "data_batch_1"),
+            raw(pickle.dumps(batch(labels=None, fine_labels=[7]), 2), "data_batch_2"),
+            lambda folder: folder,
+        ),
+        "data_batch_2: labels of another kind, expected those of data_batch_1",
+    ),
     "two cifars": (
         both(raw(b"", "cifar-10-batches-py/a"), raw(b"", "cifar-10-batches-bin/a"), lambda folder: folder),
         "expected one; name the folder",

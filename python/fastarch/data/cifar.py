@@ -15,7 +15,7 @@ __all__ = ["find", "is_cifar", "read"]
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 _PIXELS = 3 * 32 * 32
-_BATCH = re.compile(r"data_batch_(\d+)(\.bin)?")
+_BATCH = re.compile(r"data_batch_(\d{1,3})(\.bin)?")
 _FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py", "cifar-100-binary", "cifar-100-python")
 
 
@@ -67,8 +67,10 @@ def read(paths: list[Path]) -> Dataset:
     for path, (x, y, other) in zip(paths, parts):
         if y.max() >= kinds:
             raise DataError(f"[data] {path}: a label {y.max()}, expected 0 to {kinds - 1}")
+        if other != hundred:
+            raise DataError(f"[data] {path}: labels of another kind, expected those of {paths[0].name}")
         # a batch that was cut between two pictures shows in no other way
-        if len(x) != len(first) or other != hundred:
+        if len(x) != len(first):
             raise DataError(f"[data] {path}: {len(x)} pictures, expected {len(first)} as in {paths[0].name}")
     x, y = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     classes = _hundred_names(paths[0].parent) if hundred else list(CIFAR10)
@@ -122,6 +124,7 @@ def _hundred_names(folder: Path) -> list[str]:
         names = text.read_text("utf-8", "replace").split()
     elif meta.is_file():
         found = unpickle(meta)
-        names = found.get(b"fine_label_names", []) if isinstance(found, dict) else []
+        names = found.get(b"fine_label_names") if isinstance(found, dict) else None
+        names = names if isinstance(names, list) else []
         names = [name.decode("latin1") for name in names if isinstance(name, bytes)]
     return names if len(names) == 100 else [str(k) for k in range(100)]

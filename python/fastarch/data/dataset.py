@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["MAX_BYTES", "MAX_CLASSES", "DataError", "Dataset", "listed", "one_line", "random_order", "split"]
+__all__ = ["DataError", "Dataset", "split"]
 
 MAX_BYTES = (
     16 << 30
 )  # a file that declares more than this for one array is refused before anything is allocated
+DEFLATE_LIMIT = 1032  # no byte of gzip or zip data can stand for more bytes than this
 MAX_CLASSES = 1 << 16  # likewise a label, because every class up to it gets a name
 
 _SPLIT, _SHUFFLE = 0, 1  # the streams of random numbers, so that the two never share one

@@ -40,11 +40,10 @@ def find(folder: Path) -> dict[str, Path]:
 
 
 def read(folder: Path, size: Any = None, channels: int | None = None, classes: Any = None) -> Dataset:
-    """The pictures of a folder, x [N, C, H, W] uint8; classes: those that labels count in, else the folders
-    found.
+    """The pictures of a folder, x [N, C, H, W] uint8, with a folder for each class, or without classes.
 
     size: (H, W) to fit every picture to, needed where they differ; channels: 1 or 3, else 3 where any is in
-    colour. A folder that holds pictures directly gives a set without labels.
+    colour; classes: the list that labels count in, else the folders found.
     """
     folders = _folders(folder)
     names = class_names(folder)

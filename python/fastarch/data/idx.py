@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from fastarch.data.dataset import MAX_BYTES, DataError, Dataset
+from fastarch.data.dataset import DEFLATE_LIMIT, MAX_BYTES, DataError, Dataset
 from fastarch.data.labels import from_numbers
 
 __all__ = ["find", "find_pair", "is_idx", "read_array", "read_pair"]
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP = b"\x1f\x8b"
-_DEFLATE_LIMIT = 1032  # no byte of a gzip file can stand for more bytes than this
 _NAME = re.compile(r"(.*)(images|labels)(.*ubyte|.*idx\d?|)(\.gz)?")
 
 
@@ -93,7 +92,7 @@ def read_array(path: Path) -> np.ndarray:
     size = path.stat().st_size
     try:
         with gzip.open(path) if zipped else open(path, "rb") as file:
-            return _read(file, path, size * _DEFLATE_LIMIT if zipped else size, exact=not zipped)
+            return _read(file, path, size * DEFLATE_LIMIT if zipped else size, exact=not zipped)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"[data] {path}: damaged or cut gzip data ({error}), expected a whole file") from None
 

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fastarch.data.dataset import MAX_BYTES, DataError, Dataset, listed, one_line
+from fastarch.data.dataset import DEFLATE_LIMIT, MAX_BYTES, DataError, Dataset, listed, one_line
 from fastarch.data.labels import from_names, from_numbers
 
 __all__ = ["find_npz", "reshaped"]
 
-_DEFLATE_LIMIT = 1032  # no byte of a deflated file can stand for more bytes than this
 _KINDS = "biufU"  # what an array may hold: no objects, whose loading would run code
 
 
@@ -92,11 +91,10 @@ def _member(path: Path, name: str) -> np.ndarray:
                 if any(extent < 0 for extent in shape) or wanted != has:
                     came = f"{name} has {has} bytes and the shape {shape}"
                     raise DataError(f"[data] {path}: {came}, expected what fits it, {max(wanted, 0)} bytes")
-                if wanted > min(MAX_BYTES, info.compress_size * _DEFLATE_LIMIT):
-                    limit = min(MAX_BYTES, info.compress_size * _DEFLATE_LIMIT)
-                    raise DataError(
-                        f"[data] {path}: {name} declares {wanted} bytes, expected at most {limit}"
-                    )
+                limit = min(MAX_BYTES, info.compress_size * DEFLATE_LIMIT)
+                if wanted > limit:
+                    came = f"{name} declares {wanted} bytes"
+                    raise DataError(f"[data] {path}: {came}, expected at most {limit}")
                 data = raw.read(wanted + 1)  # one more than there is, so that the checksum is compared
     except DataError:
         raise
@@ -126,12 +124,11 @@ def _samples(x: np.ndarray, path: Path, name: str, shape: tuple[int, ...] | None
     if x.dtype != np.uint8:
         with np.errstate(over="ignore"):  # what does not fit is found below
             x = x.astype(np.float32)
-        wrong = np.argwhere(~np.isfinite(x))
-        if len(wrong):
-            place = ", ".join(map(str, wrong[0]))
-            raise DataError(
-                f"[data] {path}: {name}[{place}] is {x[tuple(wrong[0])]}, expected finite numbers"
-            )
+        finite = np.isfinite(x)
+        if not finite.all():
+            index = np.unravel_index(int(np.argmin(finite)), x.shape)
+            came = f"{name}[{', '.join(map(str, index))}] is {x[index]}"
+            raise DataError(f"[data] {path}: {came}, expected finite numbers")
     return np.ascontiguousarray(x)
 
 

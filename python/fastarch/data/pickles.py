@@ -85,9 +85,8 @@ _VALUES = frozenset(
     ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8")
     + ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
 )
-_OLD_TEXT = frozenset(
-    ("STRING", "BINSTRING", "SHORT_BINSTRING")
-)  # Python 2's str, which holds the arrays' bytes
+# Python 2's str, which holds the bytes of its arrays
+_OLD_TEXT = frozenset(("STRING", "BINSTRING", "SHORT_BINSTRING"))
 _STORE = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
 _FETCH = frozenset(("GET", "BINGET", "LONG_BINGET"))
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
