@@ -99,21 +99,21 @@ void SharedMemory::fill() {
 
 void SharedMemory::check() const {
 #if !defined(FASTARCH_ASAN)
+  // The zone before the first variable, between two, and behind the last.
   for (const char* base : bases_) {
-    size_t behind = 0;
-    for (const Region& region : regions_) {
-      // The zone behind one variable is the zone before the next; the last one ends after kZone bytes.
-      for (size_t at = behind; at < region.offset; ++at) {
-        if (static_cast<unsigned char>(base[at]) != kPattern)
-          throw Fault(concat("shared memory written out of bounds, ", region.offset - at, " bytes before ",
-                             region.name));
+    for (size_t i = 0; i <= regions_.size(); ++i) {
+      const Region* before = i > 0 ? &regions_[i - 1] : nullptr;
+      const Region* after = i < regions_.size() ? &regions_[i] : nullptr;
+      const size_t begin = before ? before->offset + before->size : 0,
+                   end = after ? after->offset : begin + kZone;
+      for (size_t at = begin; at < end; ++at) {
+        if (static_cast<unsigned char>(base[at]) == kPattern) continue;
+        if (after && (!before || end - at < at - begin))
+          throw Fault(
+              concat("shared memory written out of bounds, ", end - at, " bytes before ", after->name));
+        throw Fault(concat("shared memory written out of bounds, ", at - begin, " bytes behind the end of ",
+                           before->name));
       }
-      behind = region.offset + region.size;
-    }
-    for (size_t at = behind; at < behind + kZone; ++at) {
-      if (static_cast<unsigned char>(base[at]) != kPattern)
-        throw Fault(concat("shared memory written out of bounds, ", at - behind, " bytes behind the end of ",
-                           regions_.back().name));
     }
   }
 #endif
