@@ -20,6 +20,9 @@ from fastarch import backends
 
 REQUIRED = "FASTARCH_TEST_BACKENDS"
 
+# Marks a test of what CuPy's arrays cannot be: read-only, misaligned, big-endian, of a subclass.
+on_host = pytest.mark.backends("numpy", "cpu", "emulator")
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -92,6 +95,7 @@ def _chosen() -> list[Backend]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "backends(*names): the only ones that have what is tested")
     config.stash[_KEY] = _chosen()
     config.stash[_COUNTS] = {}
 
@@ -117,13 +121,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
-        metafunc.parametrize("backend", metafunc.config.stash[_KEY], ids=str)
-
-
-@pytest.fixture
-def backend_names(request: pytest.FixtureRequest) -> list[str]:
-    """The names of the backends under test."""
-    return [backend.name for backend in request.config.stash[_KEY]]
+        running = metafunc.config.stash[_KEY]
+        marker = metafunc.definition.get_closest_marker("backends")
+        chosen = [backend for backend in running if marker is None or backend.name in marker.args]
+        metafunc.parametrize("backend", chosen, ids=str)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastarch as fa
-from conftest import Backend
+from conftest import Backend, on_host
 from fastarch import backends
 
 HUGE = 2**31 - 1  # the largest size an operator takes; two of them are more bytes than there are addresses
@@ -259,6 +259,10 @@ def array_arguments(op: str) -> list[str]:
     return [name for name, value in VALID[op].items() if isinstance(value, np.ndarray)]
 
 
+def float_arguments(op: str) -> list[str]:
+    return [name for name in array_arguments(op) if VALID[op][name].dtype.kind == "f"]
+
+
 def refused(backend: Backend, op: str, changes: dict[str, Any], error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match) as raised:
         call(backend, op, changes)
@@ -266,21 +270,23 @@ def refused(backend: Backend, op: str, changes: dict[str, Any], error: type[Exce
     assert str(raised.value).startswith(f"[{op}] "), raised.value
 
 
-@pytest.mark.parametrize("dtype", ["float16", ">f4", "int32", "complex64", "bool", "longdouble"])
+@on_host
+@pytest.mark.parametrize("dtype", [">f4", "longdouble"])
+@pytest.mark.parametrize("op", PUBLIC)
+def test_dtype_of_numpy_alone(op: str, dtype: str, backend: Backend) -> None:
+    test_wrong_dtype_of_each_array(op, dtype, backend)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int32", "complex64", "bool"])
 @pytest.mark.parametrize("op", PUBLIC)
 def test_wrong_dtype_of_each_array(op: str, dtype: str, backend: Backend) -> None:
-    if backend.name == "cuda" and dtype in (">f4", "longdouble"):
-        return  # CuPy has no such arrays
-    for name in array_arguments(op):
-        value = VALID[op][name]
-        if value.dtype.kind == "f":
-            refused(backend, op, {name: value.astype(dtype)}, TypeError, f"{name} has dtype")
+    for name in float_arguments(op):
+        refused(backend, op, {name: VALID[op][name].astype(dtype)}, TypeError, f"{name} has dtype")
 
 
-@pytest.mark.parametrize("op", PUBLIC)
+@pytest.mark.parametrize("op", [op for op in PUBLIC if len(float_arguments(op)) > 1])
 def test_float_arrays_of_two_dtypes(op: str, backend: Backend) -> None:
-    names = [name for name in array_arguments(op) if VALID[op][name].dtype.kind == "f"]
-    for name in names if len(names) > 1 else []:
+    for name in float_arguments(op):
         refused(backend, op, {name: VALID[op][name].astype(np.float64)}, TypeError, "has dtype")
 
 
@@ -292,13 +298,15 @@ def test_what_is_no_array(op: str, backend: Backend) -> None:
                 refused(backend, op, {name: value}, TypeError, f"{name} is")
 
 
-@pytest.mark.parametrize("op", PUBLIC)
+ANY_SHAPE = {"relu", "tanh", "sigmoid", "dropout", "dropout_backward", "softmax", "log_softmax"}
+
+
+@pytest.mark.parametrize("op", [op for op in PUBLIC if op not in ANY_SHAPE])
 def test_wrong_number_of_axes(op: str, backend: Backend) -> None:
     """An axis too many and one too few, where the number is given."""
-    any_shape = op in ("relu", "tanh", "sigmoid", "dropout", "dropout_backward", "softmax", "log_softmax")
-    for name in [] if any_shape else array_arguments(op):
-        value = VALID[op][name]
+    for name in array_arguments(op):
         if (op, name) != ("linear", "x"):  # [..., I]
+            value = VALID[op][name]
             refused(backend, op, {name: value[None]}, ValueError, "has shape")
             refused(backend, op, {name: value[0, ...]}, ValueError, "has shape")
 
@@ -311,28 +319,21 @@ def test_missing_and_unknown_arguments(op: str, backend: Backend) -> None:
         call(backend, op, {"nonsense": 1})
 
 
+@on_host
 def test_masked_arrays_are_refused(backend: Backend) -> None:
-    if backend.xp is not np:
-        return  # CuPy has none
     with fa.backend(backend.name), pytest.raises(TypeError, match=r"^\[relu\] x is a masked array"):
         fa.ops.relu(np.ma.masked_less(floats(3), 2.0))
 
 
-@pytest.mark.parametrize("name", [n for n in backends.NAMES if n not in ("numpy", "cuda")])
-def test_host_backends_refuse_hostile_calls_of_their_bindings(name: str, backend_names: list[str]) -> None:
+@pytest.mark.backends("cpu", "emulator")
+def test_bindings_refuse_hostile_calls(backend: Backend) -> None:
     """Every kernel of a compiled module, called directly with wrong arguments, in a process of its own.
 
     A crash there fails this test with the call that did it.
     """
-    if name not in backend_names:
-        return  # the header of the session says why
     program = Path(__file__).with_name("hostile_calls.py")
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", str(program), name],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command = [sys.executable, "-X", "faulthandler", str(program), backend.name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     last = done.stdout.strip().splitlines()[-1:] or ["nothing"]
     assert done.returncode == 0, f"exit {done.returncode} after {last[0]}\n{done.stderr[-3000:]}"
 
@@ -358,11 +359,23 @@ def test_naming_a_backend_never_falls_back(name: str) -> None:
     assert backends.current() is None or backends.current() in backends.NAMES
 
 
+@pytest.mark.backends("cuda")
 def test_a_host_array_on_the_cuda_backend_is_refused(backend: Backend) -> None:
     """No hidden copy between host and device."""
-    if backend.name == "cuda":
-        with fa.backend("cuda"), pytest.raises(RuntimeError, match=r"takes device .* got host"):
-            fa.ops.relu(floats(3))
+    with fa.backend("cuda"), pytest.raises(RuntimeError, match=r"takes device .* got host"):
+        fa.ops.relu(floats(3))
+
+
+@pytest.mark.backends("cuda")
+@pytest.mark.parametrize("name", ["numpy", "cpu", "emulator"])
+def test_a_device_array_on_a_host_backend(name: str, backend: Backend) -> None:
+    """The generic code computes where the arrays are; the compiled host kernels refuse."""
+    if name == "numpy":
+        with fa.backend(name):
+            assert type(fa.ops.relu(backend.put(floats(3)))) is backend.xp.ndarray
+    elif backends.reason_unusable(name) is None:
+        with fa.backend(name), pytest.raises(RuntimeError, match=r"takes host .* got device"):
+            fa.ops.relu(backend.put(floats(3)))
 
 
 def test_a_required_backend_that_cannot_run_fails_the_session() -> None:

@@ -10,15 +10,15 @@ import threading
 import time
 
 import numpy as np
+import pytest
 
 import fastarch as fa
-from conftest import Backend, seeded
+from conftest import Backend, on_host, seeded
 
 
+@pytest.mark.backends("cpu", "emulator")
 def test_kernels_release_the_interpreter(backend: Backend) -> None:
     """Another thread runs while a compiled kernel does, though Python would not switch to it by itself."""
-    if backend.name not in ("cpu", "emulator"):
-        return  # NumPy decides for itself, and a CUDA kernel's call returns at once
     size = 24 if backend.name == "emulator" else 160
     x = np.ones((2, 8, size, size), np.float32)
     weight = np.ones((8, 8, 3, 3), np.float32)
@@ -84,9 +84,8 @@ print(hashlib.sha256(b"".join(o.tobytes() for o in out)).hexdigest())
 """
 
 
+@on_host
 def test_results_do_not_depend_on_the_number_of_threads(backend: Backend) -> None:
-    if backend.name == "cuda":
-        return  # the device's threads are another matter
     digests = set()
     for count in ("1", "2", "3", "7"):
         environment = {**os.environ, "FASTARCH_NUM_THREADS": count, "FASTARCH_BACKEND": backend.name}
