@@ -1,7 +1,5 @@
 // Scalar functions that kernels and epilogues share.
 #pragma once
-#include <cuda_runtime.h>
-
 #include "core/types.h"
 
 namespace fastarch::cuda {
