@@ -1,5 +1,7 @@
 // Scalar functions that kernels and epilogues share.
 #pragma once
+#include <cuda_runtime.h>
+
 #include "core/types.h"
 
 namespace fastarch::cuda {
