@@ -1,7 +1,7 @@
 """The emulator: planted faults are caught, and correct kernels pass under every order of their threads.
 
-The programs in ``tests/emulator`` are compiled in two ways: with the address and undefined-behaviour sanitizers,
-and plainly (there with the portable context switch, which neither the sanitized build nor the module uses).
+The programs in ``tests/emulator`` are compiled twice: with the address and undefined-behaviour sanitizers, and
+plainly (there with the portable context switch, which neither the sanitized build nor the module uses).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "cuda/emulator").glob("*.cpp"))
-PROGRAMS = [ROOT / "tests/emulator/planted_faults.cpp", ROOT / "tests/emulator/semantics.cpp"]
+PROGRAMS = sorted((ROOT / "tests/emulator").glob("*.cpp"))
 BUILDS = {
     "sanitized": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "plain": ["-DFASTARCH_FIBER_UCONTEXT"],
@@ -58,28 +58,32 @@ FAULTS = {
         "shared_overrun": "shared memory written out of bounds",
     },
 }
-SEMANTICS = [
-    "atomics",
-    "barrier_votes",
-    "divergent_grid_barrier",
-    "empty_buffer",
-    "fresh_shared_memory",
-    "grid_barrier",
-    "grid_shapes",
-    "host_threads",
-    "indices",
-    "intrinsics",
-    "launch_limits",
-    "max_passes_nan_on",
-    "partial_masks",
-    "recovery",
-    "reductions",
-    "seeds",
-    "shared_memory_limits",
-    "short_warps",
-    "shuffles",
-    "votes",
-]
+OPERATIONS = {
+    "launches": [
+        "empty_buffer",
+        "grid_shapes",
+        "host_threads",
+        "launch_limits",
+        "recovery",
+        "seeds",
+        "shared_memory_limits",
+    ],
+    "semantics": [
+        "atomics",
+        "barrier_votes",
+        "divergent_grid_barrier",
+        "fresh_shared_memory",
+        "grid_barrier",
+        "indices",
+        "intrinsics",
+        "max_passes_nan_on",
+        "partial_masks",
+        "reductions",
+        "short_warps",
+        "shuffles",
+        "votes",
+    ],
+}
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     assert compiler, "the tests of the emulator need a C++ compiler (g++, or the one that CXX names)"
     folder = tmp_path_factory.mktemp(request.param)
-    flags = ["-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-pthread"]
+    flags = ["-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-pthread"]
     flags += [f"-I{ROOT / part}" for part in ("cuda/emulator/include", "csrc", "cuda")]
     flags += BUILDS[request.param]
 
@@ -116,10 +120,11 @@ def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return Programs(request.param, folder)
 
 
-def test_every_fault_has_an_expectation(programs: Programs) -> None:
+def test_no_test_of_the_programs_is_left_out(programs: Programs) -> None:
     listed = programs.run("planted_faults").stdout.split()
     assert {name for name in listed if not name.endswith("_fixed")} == set(FAULTS["sanitized"])
-    assert sorted(programs.run("semantics").stdout.split()) == SEMANTICS
+    for program, tests in OPERATIONS.items():
+        assert programs.run(program).stdout.split() == tests
 
 
 @pytest.mark.parametrize("fault", sorted(FAULTS["sanitized"]))
@@ -135,9 +140,9 @@ def test_planted_fault(programs: Programs, fault: str) -> None:
     assert (correct.returncode, correct.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", SEMANTICS)
-def test_semantics(programs: Programs, name: str) -> None:
-    result = programs.run("semantics", name)
+@pytest.mark.parametrize(("program", "test"), [(p, t) for p, tests in OPERATIONS.items() for t in tests])
+def test_operation(programs: Programs, program: str, test: str) -> None:
+    result = programs.run(program, test)
     assert (result.returncode, result.stderr) == (0, "")
 
 

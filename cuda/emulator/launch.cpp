@@ -90,6 +90,7 @@ void run_in_turn(const dim3& grid, const dim3& block, const Kernel& kernel, uint
 void run_at_once(const dim3& grid, const dim3& block, const Kernel& kernel, uint64_t seed) {
   const uint64_t blocks = volume(grid);
   std::vector<uint3> indices;
+  indices.reserve(blocks);
   for (uint64_t i = 0; i < blocks; ++i) indices.push_back(block_at(grid, i));
   scheduler.reset(static_cast<uint32_t>(blocks), block, true, kernel, seed);
   scheduler.run_blocks(indices.data(), shared_memory().blocks());
