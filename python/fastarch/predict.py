@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastarch import io
+from fastarch import data, io
 from fastarch.train import evaluation
 from fastarch.train.experiment import build
 from fastarch.train.folder import MODEL, RunFolder
@@ -65,43 +65,19 @@ def read_pictures(path: str | os.PathLike[str]) -> list[tuple[str, np.ndarray]]:
     """The pictures in a picture file, .npy or .npz: (name, [C, H, W] bytes or floats from 0 to 1) for each.
 
     Arrays are [H, W], [N, H, W], or with channels (1 or 3) before or after the sides. Raises
-    FileNotFoundError, ValueError, and ImportError when a picture file needs Pillow.
+    FileNotFoundError, and ValueError for anything else that cannot be read.
     """
     file = Path(path)
+    if file.is_dir():
+        raise ValueError(f"[predict] {path} is a folder; give the pictures in it: {path}{os.sep}*")
     if not file.exists():
         raise FileNotFoundError(f"[predict] {path} does not exist")
-    if not file.is_file():
-        raise ValueError(f"[predict] {path} is no file; give the pictures in it, {path}/*")
     if file.suffix.lower() not in (".npy", ".npz"):
-        return [(str(path), _decode(file))]
+        return [(str(path), data.load_picture(file)[0])]
     pictures = _as_pictures(_read_array(file), str(path))
     if len(pictures) == 1:
         return [(str(path), pictures[0])]
     return [(f"{path}[{i}]", picture) for i, picture in enumerate(pictures)]
-
-
-def _decode(file: Path) -> np.ndarray:
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError:
-        raise ImportError("[predict] reading pictures needs Pillow: pip install 'fastarch[demo]'") from None
-    try:
-        with Image.open(file) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            if upright.mode.startswith(("I", "F")):  # 16-bit grey, or floats
-                values = np.asarray(upright, dtype=np.float32)
-                full = 65535.0 if upright.mode.startswith("I") else max(float(values.max(initial=0)), 1.0)
-                return np.clip(values / full, 0, 1)[None]
-            if upright.mode in ("1", "L"):
-                return np.asarray(upright.convert("L"))[None]
-            if "A" in upright.mode or "transparency" in upright.info:  # what is see-through shows as paper
-                paper = Image.new("RGBA", upright.size, "white")
-                upright = Image.alpha_composite(paper, upright.convert("RGBA"))
-            return np.asarray(upright.convert("RGB")).transpose(2, 0, 1)
-    except UnidentifiedImageError:
-        raise ValueError(f"[predict] {file} is not a picture that Pillow can read") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"[predict] {file} cannot be read as a picture ({error})") from None
 
 
 def _read_array(file: Path) -> np.ndarray:
@@ -113,7 +89,10 @@ def _read_array(file: Path) -> np.ndarray:
             names = loaded.files
             if "x" not in names and len(names) != 1:
                 raise ValueError(f"it holds {', '.join(names) or 'nothing'}; expected an array 'x'")
-            return loaded["x" if "x" in names else names[0]]
+            array = loaded["x" if "x" in names else names[0]]
+            if not isinstance(array, np.ndarray):
+                raise ValueError("it holds a file that is no array")
+            return array
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"[predict] {file} cannot be read as an array ({error})") from None
 

@@ -104,6 +104,8 @@ def _recipe_options(command: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="digits, or a path: MNIST or CIFAR-10 files, a folder of pictures, .npz, .csv",
     )
+    add("--label", metavar="COLUMN", help="the column of a .csv that holds the classes")
+    add("--shape", _shape, "C,H,W", "the shape of a sample of a .csv or .npz, such as 1,28,28")
     add("--epochs", _count, "N", "passes over the training data")
     add("--batch-size", _count, "N", "samples in a step")
     add("--optimizer", choices=OPTIMIZERS, help=", ".join(OPTIMIZERS))
@@ -146,7 +148,7 @@ def _predict(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="swap light and dark, as for dark ink where the model knows light ink",
     )
-    add("--crop", action="store_true", help="cut each picture to what is drawn on it")
+    add("--whole", action="store_true", help="take drawings as they are, rather than cut to what is drawn")
     add("--backend", choices=BACKENDS, help=", ".join(BACKENDS))
     add("--json", action="store_true", help="as JSON")
     command.set_defaults(command=_lazily("fastarch.cli.predict"))
@@ -158,6 +160,16 @@ def _count(text: str) -> int:
 
 def _seed(text: str) -> int:
     return _number(text, int, lambda value: 0 <= value < 2**64, "a whole number from 0 to 2**64 - 1")
+
+
+def _shape(text: str) -> list[int]:
+    try:
+        sides = [int(part) for part in text.split(",")]
+    except ValueError:
+        sides = []
+    if not sides or min(sides) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected sizes such as 1,28,28")
+    return sides
 
 
 def _positive(text: str) -> float:

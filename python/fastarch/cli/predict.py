@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
     # All inputs are read first: a bad one is reported before anything is computed.
     pictures = [entry for path in options.inputs for entry in read_pictures(path)]
     x = np.concatenate(
-        [predictor.preprocessing.adapt(picture, options.invert, options.crop) for _, picture in pictures]
+        [predictor.preprocessing.adapt(picture, options.invert, options.whole) for _, picture in pictures]
     )
     with nullcontext() if options.backend is None else backends.backend(options.backend):
         if options.backend == "cuda":

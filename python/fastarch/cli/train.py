@@ -14,7 +14,7 @@ from fastarch import backends
 from fastarch.train import experiment
 from fastarch.train.folder import RunFolder, differences
 from fastarch.train.interrupt import Interrupted
-from fastarch.train.settings import Settings
+from fastarch.train.settings import EMBEDDED, Settings
 
 RUNS = "runs"
 
@@ -69,7 +69,7 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
         if given.get("data", options.data_name) != options.data_name:
             raise ValueError(f"[train] DATA is {options.data_name!r} and --data {given['data']!r}; give one")
         given["data"] = options.data_name
-    if "data" in given and Path(given["data"]).exists():
+    if given.get("data", EMBEDDED) != EMBEDDED and Path(given["data"]).exists():
         given["data"] = str(Path(given["data"]).resolve())  # resuming works from any folder
     return given
 
@@ -103,7 +103,7 @@ def _resumed(folder: RunFolder, architecture: str | None, given: dict[str, Any])
 
 
 def _data_name(spec: str) -> str:
-    return spec if spec == "digits" else Path(spec).resolve().stem
+    return spec if spec == EMBEDDED else Path(spec).resolve().stem
 
 
 def _resume_command(folder: RunFolder) -> str:

@@ -242,9 +242,9 @@ class Run:
         at.epoch, at.step, at.sums = at.epoch + 1, 0, _Sums()
         if plan.folder is not None:
             plan.folder.append_metrics(record)
-        self._progress.epoch(at.epoch, record)
         if at.epoch < plan.epochs and not at.stopped_early:  # `train` saves the finished state itself
             self._save()
+        self._progress.epoch(at.epoch, record)  # what is shown as done is saved
 
     def _watch(self, loss: float) -> None:
         """Keeps the best weights, and notes when validation has not improved for too long."""

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from fastarch import data, models, nn, optim, random
 from fastarch.train.folder import RunFolder
 from fastarch.train.loop import History, fit
 from fastarch.train.preprocessing import Preprocessing
-from fastarch.train.settings import Settings
+from fastarch.train.settings import EMBEDDED, Settings
 
 _SPLIT_SEED = 0  # the parts of a data set do not change with a run's seed: accuracies stay comparable
 
@@ -40,12 +41,15 @@ class Experiment:
 def prepare(settings: Settings) -> Experiment:
     """Reads the data and builds the model. Raises ValueError or OSError, saying what is wrong with either."""
     info = model_info(settings.architecture)
+    options = _reading(settings, info.input_shape)
     raw: dict[str, Any] = {}
     if settings.test_split:
         # Data with a test set of its own keep it; the share is for the others.
-        raw["training"], raw["test"] = data.train_test(settings.data, settings.test_split, _SPLIT_SEED)
+        raw["training"], raw["test"] = data.train_test(
+            settings.data, settings.test_split, _SPLIT_SEED, **options
+        )
     else:
-        raw["training"] = data.load(settings.data)
+        raw["training"] = data.load(settings.data, **options)
     whole = raw["training"]
     if not whole.labelled or len(whole.classes) < 2:
         raise ValueError(
@@ -121,7 +125,10 @@ def run(
 def settings(architecture: str, given: Mapping[str, Any]) -> Settings:
     """The architecture's own recipe with what was `given` on top. Raises ValueError."""
     info = model_info(architecture)
-    return Settings.of(architecture, {"data": info.dataset, **info.training}, given)
+    asked = Settings.of(architecture, {"data": info.dataset, **info.training}, given)
+    if asked.augment != "auto":
+        data.augment.preset(asked.augment)  # raises ValueError for an unknown name
+    return asked
 
 
 def model_info(architecture: str) -> Any:
@@ -142,6 +149,14 @@ def build(architecture: str, arguments: Mapping[str, Any], dtype: str) -> nn.Mod
             f"[train] {architecture} takes {', '.join(taken)}; it has no argument {', '.join(unknown)}"
         )
     return builder(**arguments).to(dtype)
+
+
+def _reading(settings: Settings, input_shape: tuple[int, ...]) -> dict[str, Any]:
+    """What reading the data depends on: pictures in a folder come in many sizes and are fitted at once."""
+    shape = None if settings.shape is None else tuple(settings.shape)
+    from_folder = settings.data != EMBEDDED and Path(settings.data).is_dir()
+    size = input_shape[1:] if from_folder else None
+    return {"label": settings.label, "shape": shape, "size": size}
 
 
 def _channels(info: Any, channels: int) -> dict[str, int]:

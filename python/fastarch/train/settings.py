@@ -6,8 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+EMBEDDED = "digits"  # the data set that is always there, whatever a folder of that name holds
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
 SCHEDULES = ("cosine", "constant", "step", "exponential")
+RATES: dict[str, dict[str, float]] = {
+    "adamw": {"lr": 1e-3, "weight_decay": 0.01},
+    "adam": {"lr": 1e-3, "weight_decay": 0.0},
+    "sgd": {"lr": 0.05, "weight_decay": 5e-4},
+    "rmsprop": {"lr": 3e-4, "weight_decay": 0.0},
+}
 DTYPES = ("float32", "float64")
 
 
@@ -15,12 +22,15 @@ DTYPES = ("float32", "float64")
 class Settings:
     """Everything that decides the weights of a run, and nothing else: a resumed run must have the same.
 
+    label, shape: the label's column in a table, and the shape of one of its samples.
     model: arguments for the architecture's builder. augment: a preset of `fa.data.augment`, or "auto".
     test_split, validation_split: shares of the data, and of the rest, that are held out.
     """
 
     architecture: str
-    data: str = "digits"
+    data: str = EMBEDDED
+    label: str | None = None
+    shape: list[int] | None = None
     epochs: int = 20
     batch_size: int = 64
     optimizer: str = "adamw"
@@ -42,7 +52,11 @@ class Settings:
     @classmethod
     def of(cls, architecture: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
         """The architecture's `recipe` with what was `given` on top. Raises ValueError for what cannot be."""
-        settings = cls(**{**recipe, **given, "architecture": architecture})
+        common = dict(recipe)
+        if given.get("optimizer", common.get("optimizer")) != common.get("optimizer"):
+            # The recipe's rate is for its own optimizer; another one begins with what usually suits it.
+            common |= RATES.get(given["optimizer"], {})
+        settings = cls(**{**common, **given, "architecture": architecture})
         settings._check()
         return settings
 
