@@ -1,13 +1,13 @@
-// 128-bit loads and stores: Pack<T> is four floats or two doubles, moved by one instruction.
+// Vector loads and stores: Pack<T> is four floats or two doubles, 128 bits moved by one instruction; Pack<T, N> is N.
 #pragma once
 #include "core/types.h"
 
 namespace fastarch::cuda {
 
-template <class T>
-struct alignas(16) Pack {
-  static constexpr int size = 16 / sizeof(T);
-  T value[size];
+template <class T, int N = 16 / sizeof(T)>
+struct alignas(N * sizeof(T)) Pack {
+  static constexpr int size = N;
+  T value[N];
 };
 
 // Whether every pointer may be read as Packs: contiguous slices of larger arrays start anywhere.

@@ -1,0 +1,84 @@
+// Dense operands and results of the multiply: plain row-major matrices.
+//
+// What a reader is. An operand is seen as a set of lines, one for each row of A or column of B, that run along k. A
+// thread asks for the same few lines again and again while k moves on, so a reader splits the work: `line()` does once
+// what depends on the line, `step()` what depends on k, and `load()` joins the two into kWidth elements that are
+// neighbours in memory, along k where kAlongK, else across lines. Outside of the matrix it delivers zeros.
+// Columns of a batch of images can outnumber 32 bits, and so can k: `start()` moves the reader to the first k of a
+// slice, and counts from there with an int. `left` is how many values of k the slice still has, 0 or less past its end.
+#pragma once
+#include "core/math.h"
+#include "gemm/tile.h"
+
+namespace fastarch::cuda {
+
+// The first `valid` elements at `from`, the rest of the pack zeros. Where `aligned`, packs are whole or empty, and one
+// instruction loads them.
+template <class T>
+__device__ __forceinline__ void load_some(const T* from, int valid, bool aligned, T (&values)[kVector<T>]) {
+  if (aligned) {
+    Pack<T> pack{};
+    if (valid > 0) pack = *reinterpret_cast<const Pack<T>*>(from);
+#pragma unroll
+    for (int v = 0; v < kVector<T>; ++v) values[v] = pack.value[v];
+  } else {
+#pragma unroll
+    for (int v = 0; v < kVector<T>; ++v) values[v] = v < valid ? from[v] : T(0);
+  }
+}
+
+// Element (line, k) is data[line * pitch + k] where AlongK, else data[k * pitch + line].
+template <class T, bool AlongK>
+struct Matrix {
+  static constexpr bool kAlongK = AlongK;
+  static constexpr int kWidth = kVector<T>;
+  struct Line {
+    const T* from;
+    int valid;  // elements from this line on, at most kWidth
+  };
+  struct Step {
+    int k, left;
+  };
+
+  const T* data;
+  int64_t lines, pitch;
+  bool aligned;
+
+  Matrix(const T* data, int64_t lines, int64_t k, int64_t pitch)
+      : data(data), lines(lines), pitch(pitch),
+        aligned(packable(data) && pitch % kWidth == 0 && (AlongK ? k : lines) % kWidth == 0) {}
+
+  __device__ __forceinline__ void start(int64_t first_k) { data += AlongK ? first_k : first_k * pitch; }
+  __device__ __forceinline__ Line line(int64_t index) const {
+    const int64_t left = lines - index;
+    return {data + (AlongK ? index * pitch : index), left < kWidth ? static_cast<int>(left) : kWidth};
+  }
+  __device__ __forceinline__ Step step(int k, int left) const { return {k, left}; }
+
+  __device__ __forceinline__ void load(const Line& line, const Step& step, T (&values)[kWidth]) const {
+    if constexpr (AlongK)
+      load_some(line.from + step.k, line.valid > 0 ? step.left : 0, aligned, values);
+    else
+      load_some(line.from + step.k * pitch, step.left > 0 ? line.valid : 0, aligned, values);
+  }
+};
+
+// What becomes of out[m, n]: bias by column, then the activation, stored row-major.
+template <class T>
+struct MatrixResult {
+  T* out;  // [M, N], overwritten
+  int64_t pitch;
+  const T* bias;  // [N] or null
+  Activation kind;
+
+  struct Column {
+    T* first;
+    T bias;
+  };
+  __device__ __forceinline__ Column column(int64_t n) const { return {out + n, bias ? bias[n] : T(0)}; }
+  __device__ __forceinline__ void store(int64_t m, const Column& column, T value) const {
+    column.first[m * pitch] = activate(value + column.bias, kind);
+  }
+};
+
+}  // namespace fastarch::cuda

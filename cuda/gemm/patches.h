@@ -1,0 +1,222 @@
+// Operands and results of the multiply that are images: convolution as a matrix product, "implicit im2col".
+//
+// The patch matrix of an image x [N, C, H, W] has a row for each tap (c, r, s) of the window and a column for each
+// output pixel (n, p, q); its element is the pixel of x that the tap falls on, zero outside of the image. It is
+// R*S times as large as x, so it is never stored: the readers compute where each element lies. Both coordinates are
+// affine, so a pixel and a tap are reduced to the same thing, an offset and a position (h, w), and are simply added:
+// what remains for an element is two additions and two comparisons to see whether it is inside, one to address it.
+#pragma once
+#include "core/divide.h"
+#include "gemm/matrix.h"
+
+namespace fastarch::cuda {
+
+// What the launchers must check: with these limits positions fit an int and flat indices within an image fit 31 bits.
+constexpr int64_t kMostPixels = int64_t{1} << 30;    // of one channel of one image
+constexpr int64_t kMostTaps = int64_t{1} << 30;      // C * R * S
+constexpr int64_t kMostPosition = int64_t{1} << 29;  // of a coordinate, padding and dilation included
+
+// Flat index -> (image, p, q), or -> (channel, r, s): both are [count, rows, columns] in C order.
+struct Grid {
+  FastDivider plane, row;
+
+  Grid() = default;
+  Grid(int64_t rows, int64_t columns) : plane(rows * columns), row(columns) {}
+};
+
+template <class T>
+struct Pixel {
+  const T* image;
+  int h, w;  // where the window's first tap falls
+};
+
+struct alignas(16) Tap {
+  unsigned channel;
+  int h, w;
+};
+
+// A position that stays outside of every image whatever is added to it.
+constexpr int kOutside = -(1 << 30);
+
+template <class T>
+struct Patches {
+  const T* x;  // [N, C, H, W]; C counts the channels of this group
+  int64_t image_pitch;
+  int channel_pitch, height, width;
+  int64_t columns, taps;           // N*P*Q, C*R*S
+  Grid pixels, window;             // (n, p, q), (c, r, s)
+  int stride_h, stride_w;          // position = stride * p + origin + step * r
+  int origin_h, origin_w;          // minus the padding
+  int step_h, step_w;              // the dilation; negative where the window is flipped
+
+  __device__ __forceinline__ Pixel<T> pixel(int64_t image, uint32_t within) const {
+    uint32_t q;
+    const uint32_t p = pixels.row.split(within, &q);
+    return {x + image * image_pitch, static_cast<int>(p) * stride_h + origin_h, static_cast<int>(q) * stride_w + origin_w};
+  }
+  __device__ __forceinline__ Tap tap(uint32_t index) const {
+    uint32_t within, s;
+    const uint32_t c = window.plane.split(index, &within), r = window.row.split(within, &s);
+    return {c, static_cast<int>(r) * step_h, static_cast<int>(s) * step_w};
+  }
+  __device__ __forceinline__ T at(const Pixel<T>& pixel, const Tap& tap) const {
+    const int h = pixel.h + tap.h, w = pixel.w + tap.w;
+    const bool inside = static_cast<unsigned>(h) < static_cast<unsigned>(height) &&
+                        static_cast<unsigned>(w) < static_cast<unsigned>(width);
+    return inside ? pixel.image[int64_t{tap.channel} * channel_pitch + (h * width + w)] : T(0);
+  }
+};
+
+// The patch matrix as B[k = tap, n = pixel]: neighbours in memory are pixels, so threads walk across the columns.
+template <class T>
+struct PixelColumns {
+  static constexpr bool kAlongK = false;
+  static constexpr int kWidth = 1;
+  using Line = Pixel<T>;
+  using Step = Tap;
+
+  Patches<T> patches;
+  int first = 0;
+
+  __device__ __forceinline__ void start(int64_t first_k) { first = static_cast<int>(first_k); }
+  __device__ __forceinline__ Line line(int64_t n) const {
+    if (n >= patches.columns) return {nullptr, kOutside, kOutside};
+    uint32_t within;
+    const int64_t image = patches.pixels.plane.split_wide(n, &within);
+    return patches.pixel(image, within);
+  }
+  __device__ __forceinline__ Step step(int k, int left) const {
+    return left > 0 ? patches.tap(first + k) : Tap{0, kOutside, kOutside};
+  }
+  __device__ __forceinline__ void load(const Line& pixel, const Step& tap, T (&value)[1]) const {
+    value[0] = patches.at(pixel, tap);
+  }
+};
+
+// The patch matrix transposed, B[k = pixel, n = tap]: threads walk along k.
+template <class T>
+struct TapColumns {
+  static constexpr bool kAlongK = true;
+  static constexpr int kWidth = 1;
+  using Line = Tap;
+  using Step = Pixel<T>;
+
+  Patches<T> patches;
+  uint32_t first = 0;
+
+  __device__ __forceinline__ void start(int64_t first_k) {
+    patches.x += patches.pixels.plane.split_wide(first_k, &first) * patches.image_pitch;
+  }
+  __device__ __forceinline__ Line line(int64_t n) const {
+    return n < patches.taps ? patches.tap(static_cast<uint32_t>(n)) : Tap{0, kOutside, kOutside};
+  }
+  __device__ __forceinline__ Step step(int k, int left) const {
+    if (left <= 0) return {nullptr, kOutside, kOutside};
+    uint32_t within;
+    const uint32_t image = patches.pixels.plane.split(first + k, &within);
+    return patches.pixel(image, within);
+  }
+  __device__ __forceinline__ void load(const Line& tap, const Step& pixel, T (&value)[1]) const {
+    value[0] = patches.at(pixel, tap);
+  }
+};
+
+// An output gradient dy [N, K, P, Q] as A[m = channel, k = pixel].
+template <class T>
+struct ChannelRows {
+  static constexpr bool kAlongK = true;
+  static constexpr int kWidth = kVector<T>;
+  using Line = const T*;  // null: outside
+  struct Step {
+    uint32_t pixel;
+    int left;
+  };
+
+  const T* dy;
+  int64_t channels, image_pitch;
+  FastDivider plane;  // P*Q
+  bool aligned;      // kWidth pixels never straddle two images, and their addresses are aligned
+  uint32_t first = 0;
+
+  ChannelRows(const T* dy, int64_t channels, int64_t image_pitch, int64_t pixels)
+      : dy(dy), channels(channels), image_pitch(image_pitch), plane(pixels),
+        aligned(packable(dy) && pixels % kWidth == 0) {}
+
+  __device__ __forceinline__ void start(int64_t first_k) {
+    dy += plane.split_wide(first_k, &first) * image_pitch;
+  }
+  __device__ __forceinline__ Line line(int64_t m) const { return m < channels ? dy + m * plane.divisor() : nullptr; }
+  __device__ __forceinline__ Step step(int k, int left) const { return {first + k, left}; }
+
+  __device__ __forceinline__ void load(Line channel, const Step& step, T (&values)[kWidth]) const {
+    const int valid = channel ? step.left : 0;
+    if (aligned) {
+      load_some(channel + offset(step.pixel), valid, true, values);
+    } else {
+#pragma unroll
+      for (int v = 0; v < kWidth; ++v) values[v] = v < valid ? channel[offset(step.pixel + v)] : T(0);
+    }
+  }
+
+ private:
+  __device__ __forceinline__ int64_t offset(uint32_t pixel) const {
+    uint32_t within;
+    const uint32_t image = plane.split(pixel, &within);
+    return image * image_pitch + within;
+  }
+};
+
+// Filters w [K, C, R, S] as A[m = c, k = (filter, i, j)], where (i, j) counts only the taps r = first + i * step ...
+template <class T>
+struct FilterRows {
+  static constexpr bool kAlongK = true;
+  static constexpr int kWidth = 1;
+  using Line = int;  // offset of the channel, -1: outside
+  using Step = int64_t;
+
+  const T* w;  // at the first tap
+  int64_t channels, filter_pitch;
+  int channel_pitch, tap_pitch_h, tap_pitch_w;
+  Grid window;  // (filter, i, j)
+  int first = 0;
+
+  __device__ __forceinline__ void start(int64_t first_k) { first = static_cast<int>(first_k); }
+  __device__ __forceinline__ Line line(int64_t m) const {
+    return m < channels ? static_cast<int>(m) * channel_pitch : -1;
+  }
+  __device__ __forceinline__ Step step(int k, int left) const {
+    if (left <= 0) return -1;
+    uint32_t within, j;
+    const uint32_t filter = window.plane.split(static_cast<uint32_t>(first + k), &within);
+    const uint32_t i = window.row.split(within, &j);
+    return filter * filter_pitch + static_cast<int>(i) * tap_pitch_h + static_cast<int>(j) * tap_pitch_w;
+  }
+  __device__ __forceinline__ void load(Line channel, Step tap, T (&value)[1]) const {
+    value[0] = channel >= 0 && tap >= 0 ? w[channel + tap] : T(0);
+  }
+};
+
+// What becomes of out[m = channel, n = pixel]: bias by channel, then the activation, stored as an image [N, C, H, W].
+template <class T>
+struct ImageResult {
+  T* out;  // at the first pixel of this grid
+  int64_t image_pitch, channel_pitch;
+  Grid pixels;
+  int64_t pitch_h;  // elements between the grid's rows and columns: 1 where the grid is the whole image
+  int pitch_w;
+  const T* bias;  // by channel, or null
+  Activation kind;
+
+  using Column = int64_t;
+  __device__ __forceinline__ Column column(int64_t n) const {
+    uint32_t within, q;
+    const int64_t image = pixels.plane.split_wide(n, &within);
+    const uint32_t p = pixels.row.split(within, &q);
+    return image * image_pitch + p * pitch_h + int64_t{q} * pitch_w;
+  }
+  __device__ __forceinline__ void store(int64_t m, Column column, T value) const {
+    out[column + m * channel_pitch] = activate(bias ? value + bias[m] : value, kind);
+  }
+};
+
+}  // namespace fastarch::cuda

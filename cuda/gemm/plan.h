@@ -1,0 +1,106 @@
+// Which tile, and how many slices of k, for a multiply of a given shape: a model of the time, and its minimum.
+#pragma once
+#include <algorithm>
+#include <cmath>
+
+#include "gemm/tile.h"
+
+namespace fastarch::cuda {
+
+// The tiles, largest first. A tile must be cut for the shape: 6 filters in a tile of 128 rows are 95 % waste.
+template <class T>
+struct Tiles;
+
+template <>
+struct Tiles<float> {
+  template <class Visit>
+  static void each(Visit&& visit) {
+    visit.template operator()<Tile<float, 128, 128, 8, 8, 8, 2>>();
+    visit.template operator()<Tile<float, 64, 128, 8, 8, 8, 3>>();
+    visit.template operator()<Tile<float, 64, 64, 8, 8, 4, 4>>();
+    visit.template operator()<Tile<float, 32, 32, 16, 4, 4, 8>>();
+    visit.template operator()<Tile<float, 16, 64, 16, 4, 4, 8>>();
+    visit.template operator()<Tile<float, 8, 32, 16, 2, 4, 16>>();
+  }
+};
+
+// A double takes two registers, so the large micro-tiles would not fit.
+template <>
+struct Tiles<double> {
+  template <class Visit>
+  static void each(Visit&& visit) {
+    visit.template operator()<Tile<double, 64, 64, 8, 8, 4, 2>>();
+    visit.template operator()<Tile<double, 32, 32, 16, 4, 4, 4>>();
+    visit.template operator()<Tile<double, 16, 64, 16, 4, 4, 4>>();
+    visit.template operator()<Tile<double, 8, 32, 16, 2, 4, 8>>();
+  }
+};
+
+struct Shape {
+  int64_t batches, m, n, k;
+};
+
+struct Plan {
+  int tile = 0;            // index into Tiles
+  int64_t tiles_m = 1, tiles_n = 1;
+  int64_t splits = 1, slice = 0;  // k is cut into `splits` slices of `slice`, the last one shorter
+  double cycles = INFINITY;
+};
+
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The estimate counts issue slots, of which a multiprocessor has 128 a cycle: one for each multiply-add, half a one for
+// each value that a thread reads from shared memory, about sixteen for each element brought in from global memory
+// (where it lies, whether it is inside, load, store). Against the wait for global memory only other blocks on the same
+// multiprocessor help, so a step of k never takes less than kLatency.
+template <class Tile>
+Plan estimate(const Shape& shape, int64_t splits, int multiprocessors) {
+  constexpr double kSlots = 128, kLatency = 700, kLaunch = 4000;
+  Plan plan;
+  plan.tiles_m = divide_up(shape.m, Tile::kRows);
+  plan.tiles_n = std::max<int64_t>(1, divide_up(shape.n, Tile::kColumns));
+  plan.slice = divide_up(divide_up(std::max<int64_t>(shape.k, 1), splits), Tile::kDepth) * Tile::kDepth;
+  plan.splits = divide_up(std::max<int64_t>(shape.k, 1), plan.slice);
+
+  const double slots = Tile::kRows * Tile::kColumns +
+                       0.5 * Tile::kThreads * (Tile::kMicroRows + Tile::kMicroColumns) +
+                       16 * (Tile::kRows + Tile::kColumns);
+  const double step = slots * Tile::kDepth / kSlots * (sizeof(typename Tile::Value) / sizeof(float));
+  const double blocks = static_cast<double>(shape.batches * plan.tiles_m * plan.tiles_n * plan.splits);
+  const double waves = std::ceil(blocks / multiprocessors);
+  plan.cycles = static_cast<double>(plan.slice / Tile::kDepth + 2) * std::max(kLatency, waves * step);
+  if (plan.splits > 1) {  // another launch, which reads every partial sum, eight slices side by side
+    const double results = static_cast<double>(shape.batches * shape.m * shape.n * plan.splits);
+    plan.cycles += kLaunch + kLatency * std::ceil(plan.splits / 32.0) + results / multiprocessors / 8;
+  }
+  return plan;
+}
+
+// The fastest plan by that estimate. It depends on the shape and the device alone: the same call, the same sums.
+template <class T>
+Plan plan_multiply(const Shape& shape, int multiprocessors) {
+  constexpr int64_t kMostDepth = int64_t{1} << 30;  // within a slice, indices of k are 32-bit
+  Plan best;
+  int tile = 0;
+  Tiles<T>::each([&]<class Tile>() {
+    const int64_t least = divide_up(shape.k, kMostDepth);
+    for (int64_t splits = std::max<int64_t>(1, least); splits <= std::max<int64_t>(256, least); splits *= 2) {
+      Plan plan = estimate<Tile>(shape, splits, multiprocessors);
+      plan.tile = tile;
+      if (plan.cycles < best.cycles) best = plan;
+    }
+    ++tile;
+  });
+  return best;
+}
+
+// Calls run<Tile>() for the plan's tile.
+template <class T, class Run>
+void with_tile(const Plan& plan, Run&& run) {
+  int tile = 0;
+  Tiles<T>::each([&]<class Tile>() {
+    if (tile++ == plan.tile) run.template operator()<Tile>();
+  });
+}
+
+}  // namespace fastarch::cuda

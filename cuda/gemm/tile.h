@@ -1,0 +1,46 @@
+// How one block's share of a multiply is cut up among its threads.
+#pragma once
+#include "core/launch.h"
+#include "core/vector.h"
+
+namespace fastarch::cuda {
+
+// The widest load of the machine, in elements.
+template <class T>
+constexpr int kVector = Pack<T>::size;
+
+// A block computes Rows x Columns of the output, `Depth` values of k at a time; each thread computes a micro-tile of
+// MicroRows x MicroColumns, so that a value read from shared memory feeds that many multiply-adds.
+// `Resident` blocks are to fit a multiprocessor's 65,536 registers at once.
+template <class T, int Rows, int Columns, int Depth, int MicroRows, int MicroColumns, int Resident>
+struct Tile {
+  using Value = T;
+  static constexpr int kRows = Rows, kColumns = Columns, kDepth = Depth;
+  static constexpr int kMicroRows = MicroRows, kMicroColumns = MicroColumns;
+  static constexpr int kThreadsDown = Rows / MicroRows, kThreadsAcross = Columns / MicroColumns;
+  static constexpr int kResident = Resident;
+  static constexpr int kThreads = kThreadsDown * kThreadsAcross;
+
+  // Shared memory holds the operands k-major. The padding keeps every k row 16-byte aligned and sets the rows 4 banks
+  // apart, so that threads which walk along k store without (depth 8) or with two-way (depth 16) bank conflicts.
+  static constexpr int kPitchA = Rows + kVector<T>, kPitchB = Columns + kVector<T>;
+
+  // A micro-tile is made of runs of at most 16 bytes, a whole tile's width apart: the lanes of a warp, 4 down and 8
+  // across, then read neighbouring runs, which is what shared memory serves without conflicts.
+  static constexpr int kRunA = MicroRows < kVector<T> ? MicroRows : kVector<T>;
+  static constexpr int kRunB = MicroColumns < kVector<T> ? MicroColumns : kVector<T>;
+  static constexpr int kLanesDown = 4, kLanesAcross = 8;
+  static_assert(kThreadsDown % kLanesDown == 0 && kThreadsAcross % kLanesAcross == 0);
+  static_assert(kThreads % Columns == 0 && kThreads >= Rows);  // the epilogue gives every thread one column
+
+  __device__ static __forceinline__ int thread_row() {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    return warp / (kThreadsAcross / kLanesAcross) * kLanesDown + lane / kLanesAcross;
+  }
+  __device__ static __forceinline__ int thread_column() {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    return warp % (kThreadsAcross / kLanesAcross) * kLanesAcross + lane % kLanesAcross;
+  }
+};
+
+}  // namespace fastarch::cuda
