@@ -1,16 +1,17 @@
-// Two-dimensional convolution and its gradients: three matrix products on the blocked multiply of gemm/simt.h.
+// Two-dimensional convolution and its gradients: three matrix products on the blocked multiply of
+// gemm/simt.h.
 //
-// Each group is one product of a batch. Pixels run along the columns, because an [N, C, H, W] tensor stores the pixels
-// of a channel side by side.
-//   forward          y  [filter, pixel]  = weight [filter, tap]   * patches of x [tap, pixel], then bias, activation
-//   input gradient   dx [channel, pixel] = weight [channel, tap]  * patches of dy [tap, pixel], phase by phase
-//   weight gradient  dw [filter, tap]    = dy [filter, pixel]     * patches of x, transposed; db = the row sums of dy
+// Each group is one product of a batch. Pixels run along the columns, because an [N, C, H, W] tensor stores
+// the pixels of a channel side by side.
+//   forward          y  [filter, pixel]  = weight [filter, tap]   * patches of x [tap, pixel], then bias,
+//   activation input gradient   dx [channel, pixel] = weight [channel, tap]  * patches of dy [tap, pixel],
+//   phase by phase weight gradient  dw [filter, tap]    = dy [filter, pixel]     * patches of x, transposed;
+//   db = the row sums of dy
 //
-// The input gradient gathers: with a stride, a pixel is reached only by the taps r with h + padding = r * dilation
-// modulo the stride. So the pixels of one residue (a phase) see the same few taps, and are by themselves a convolution
-// of dy with stride 1: no multiplication by a structural zero, no two threads that write the same pixel.
-#include "ops/conv2d.h"
-
+// The input gradient gathers: with a stride, a pixel is reached only by the taps r with h + padding = r *
+// dilation modulo the stride. So the pixels of one residue (a phase) see the same few taps, and are by
+// themselves a convolution of dy with stride 1: no multiplication by a structural zero, no two threads that
+// write the same pixel.
 #include <algorithm>
 #include <numeric>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "gemm/matrix.h"
 #include "gemm/patches.h"
 #include "gemm/simt.h"
+#include "ops/conv2d.h"
 
 namespace fastarch::cuda {
 namespace {
@@ -97,8 +99,8 @@ struct InputGradient {
   __device__ __forceinline__ auto at(int batch) const {
     const int group = batch / phase_count;
     const Phase& phase = phases[batch - group * phase_count];
-    Operands<FilterRows<T>, PixelColumns<T>, ImageResult<T>, T> one{
-        weight, patches, result, channels, phase.columns, phase.taps};
+    Operands<FilterRows<T>, PixelColumns<T>, ImageResult<T>, T> one{weight,   patches,       result,
+                                                                    channels, phase.columns, phase.taps};
     one.a.w += group * weight_pitch + phase.first_tap;
     one.a.window = phase.window;
     one.b.patches.x += group * filters_pitch;
@@ -126,7 +128,8 @@ struct WeightGradient {
 
   __device__ __forceinline__ auto at(int group) const {
     const int64_t filters = dy.channels;
-    Operands<ChannelRows<T>, TapColumns<T>, MatrixResult<T>, T> one{dy, patches, result, filters, taps, pixels};
+    Operands<ChannelRows<T>, TapColumns<T>, MatrixResult<T>, T> one{dy,      patches, result,
+                                                                    filters, taps,    pixels};
     one.a.dy += group * filters * dy.plane.divisor();
     one.b.patches.x += group * channels_pitch;
     one.result.out += group * filters * taps;
@@ -136,12 +139,13 @@ struct WeightGradient {
 };
 
 void check_limits(const Conv2dShape& s, const char* op) {
-  check(s.h * s.w <= kMostPixels && s.p * s.q <= kMostPixels, op, "a channel has ", std::max(s.h * s.w, s.p * s.q),
-        " pixels, expected at most ", kMostPixels);
+  check(s.h * s.w <= kMostPixels && s.p * s.q <= kMostPixels, op, "a channel has ",
+        std::max(s.h * s.w, s.p * s.q), " pixels, expected at most ", kMostPixels);
   const int64_t taps = std::max(s.c, s.k) / s.groups * s.r * s.s;
   check(taps <= kMostTaps, op, "a filter has ", taps, " taps, expected at most ", kMostTaps);
-  const int64_t farthest = std::max({s.h + s.padding_h, s.w + s.padding_w, s.p * s.stride_h + s.r * s.dilation_h,
-                                     s.q * s.stride_w + s.s * s.dilation_w});
+  const int64_t farthest =
+      std::max({s.h + s.padding_h, s.w + s.padding_w, s.p * s.stride_h + s.r * s.dilation_h,
+                s.q * s.stride_w + s.s * s.dilation_w});
   check(farthest < kMostPosition, op, "the padded image has an extent of ", farthest, ", expected less than ",
         kMostPosition);
 }
@@ -174,8 +178,8 @@ void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv
   const PixelColumns<T> patches{input_patches(x, s)};
   const int64_t filters = s.k / s.groups, taps = patches.patches.taps;
   const ImageResult<T> result{y, s.k * s.p * s.q, s.p * s.q, Grid(s.p, s.q), s.q, 1, bias, kind};
-  const Forward<T> problem{
-      {weight, filters, taps, taps}, patches, result, filters, taps, s.c / s.groups * s.h * s.w};
+  const Forward<T> problem{{weight, filters, taps, taps}, patches, result, filters, taps,
+                           s.c / s.groups * s.h * s.w};
   multiply("conv2d_forward", problem, {s.groups, filters, patches.patches.columns, taps}, false, stream);
 }
 
@@ -188,27 +192,25 @@ void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShap
 
   InputGradient<T> problem{};
   problem.weight = FilterRows<T>{.w = weight,
-                    .channels = channels,
-                    .filter_pitch = channels * s.r * s.s,
-                    .channel_pitch = static_cast<int>(s.r * s.s),
-                    .tap_pitch_h = static_cast<int>(rows.tap_step * s.s),
-                    .tap_pitch_w = static_cast<int>(columns.tap_step)};
+                                 .channels = channels,
+                                 .filter_pitch = channels * s.r * s.s,
+                                 .channel_pitch = static_cast<int>(s.r * s.s),
+                                 .tap_pitch_h = static_cast<int>(rows.tap_step * s.s),
+                                 .tap_pitch_w = static_cast<int>(columns.tap_step)};
   problem.patches.patches = Patches<T>{.x = dy,
-                             .image_pitch = s.k * s.p * s.q,
-                             .channel_pitch = static_cast<int>(s.p * s.q),
-                             .height = static_cast<int>(s.p),
-                             .width = static_cast<int>(s.q),
-                             .stride_h = 1,
-                             .stride_w = 1,
-                             .step_h = static_cast<int>(rows.step),
-                             .step_w = static_cast<int>(columns.step)};
+                                       .image_pitch = s.k * s.p * s.q,
+                                       .channel_pitch = static_cast<int>(s.p * s.q),
+                                       .height = static_cast<int>(s.p),
+                                       .width = static_cast<int>(s.q),
+                                       .step_h = static_cast<int>(rows.step),
+                                       .step_w = static_cast<int>(columns.step)};
   problem.result = ImageResult<T>{.out = dx,
-                    .image_pitch = s.c * s.h * s.w,
-                    .channel_pitch = s.h * s.w,
-                    .pitch_h = s.stride_h * s.w,
-                    .pitch_w = static_cast<int>(s.stride_w),
-                    .bias = nullptr,
-                    .kind = Activation::none};
+                                  .image_pitch = s.c * s.h * s.w,
+                                  .channel_pitch = s.h * s.w,
+                                  .pitch_h = s.stride_h * s.w,
+                                  .pitch_w = static_cast<int>(s.stride_w),
+                                  .bias = nullptr,
+                                  .kind = Activation::none};
   problem.channels = channels;
   problem.weight_pitch = filters * channels * s.r * s.s;
   problem.filters_pitch = filters * s.p * s.q;
@@ -254,9 +256,9 @@ void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dS
   multiply("conv2d_backward_weight", problem, {s.groups, filters, taps, pixels}, db != nullptr, stream);
 }
 
-#define INSTANTIATE(T)                                                                                                \
-  template void conv2d_forward(const T*, const T*, const T*, T*, const Conv2dShape&, Activation, Stream);             \
-  template void conv2d_backward_input(const T*, const T*, T*, const Conv2dShape&, Stream);                            \
+#define INSTANTIATE(T)                                                                                    \
+  template void conv2d_forward(const T*, const T*, const T*, T*, const Conv2dShape&, Activation, Stream); \
+  template void conv2d_backward_input(const T*, const T*, T*, const Conv2dShape&, Stream);                \
   template void conv2d_backward_weight(const T*, const T*, T*, T*, const Conv2dShape&, Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)

@@ -2,11 +2,11 @@
 //
 //   forward           y [m, out]  = x  [m, in]      * weight^T [in, out], then bias and activation
 //   input gradient    dx [m, in]  = dy [m, out]     * weight [out, in]
-//   weight gradient   dw [out, in] = dy^T [out, m]  * x [m, in];  db = the row sums of dy^T, from the same pass
-#include "ops/linear.h"
-
+//   weight gradient   dw [out, in] = dy^T [out, m]  * x [m, in];  db = the row sums of dy^T, from the same
+//   pass
 #include "gemm/matrix.h"
 #include "gemm/simt.h"
+#include "ops/linear.h"
 
 namespace fastarch::cuda {
 namespace {
@@ -39,22 +39,25 @@ void linear_forward(const T* x, const T* weight, const T* bias, T* y, int64_t m,
 }
 
 template <class T>
-void linear_backward_input(const T* dy, const T* weight, T* dx, int64_t m, int64_t in, int64_t out, Stream stream) {
+void linear_backward_input(const T* dy, const T* weight, T* dx, int64_t m, int64_t in, int64_t out,
+                           Stream stream) {
   const InputGradient<T> problem{
       {{dy, m, out, out}, {weight, in, out, in}, {dx, in, nullptr, Activation::none}, m, in, out}};
   multiply("linear_backward_input", problem, {1, m, in, out}, false, stream);
 }
 
 template <class T>
-void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, int64_t in, int64_t out, Stream stream) {
+void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, int64_t in, int64_t out,
+                            Stream stream) {
   const WeightGradient<T> problem{
       {{dy, out, m, out}, {x, in, m, in}, {dw, in, nullptr, Activation::none}, out, in, m, db}};
   multiply("linear_backward_weight", problem, {1, out, in, m}, db != nullptr, stream);
 }
 
-#define INSTANTIATE(T)                                                                                            \
-  template void linear_forward(const T*, const T*, const T*, T*, int64_t, int64_t, int64_t, Activation, Stream);  \
-  template void linear_backward_input(const T*, const T*, T*, int64_t, int64_t, int64_t, Stream);                 \
+#define INSTANTIATE(T)                                                                                  \
+  template void linear_forward(const T*, const T*, const T*, T*, int64_t, int64_t, int64_t, Activation, \
+                               Stream);                                                                 \
+  template void linear_backward_input(const T*, const T*, T*, int64_t, int64_t, int64_t, Stream);       \
   template void linear_backward_weight(const T*, const T*, T*, T*, int64_t, int64_t, int64_t, Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)

@@ -10,10 +10,11 @@ void bind_activation(py::module_& m) {
       [](py::handle x, py::handle y, int kind, uintptr_t stream) {
         Operands operands("activation", kMemory);
         const ArrayView vx = operands.in(x, "x"), vy = operands.out(y, "y");
+        const Activation activation = activation_of("activation", kind);
         check(vx.size() == vy.size(), "activation", "x has shape ", vx.shape_text(), ", y ", vy.shape_text());
         py::gil_scoped_release unlocked;
         dispatch_float(operands.dtype(), "activation", [&]<class T>() {
-          device::activation_forward(data<T>(vx), mutable_data<T>(vy), vx.size(), Activation(kind),
+          device::activation_forward(data<T>(vx), mutable_data<T>(vy), vx.size(), activation,
                                      as_stream(stream));
         });
       },
@@ -24,12 +25,13 @@ void bind_activation(py::module_& m) {
       [](py::handle dy, py::handle y, py::handle dx, int kind, uintptr_t stream) {
         Operands operands("activation_backward", kMemory);
         const ArrayView vdy = operands.in(dy, "dy"), vy = operands.in(y, "y"), vdx = operands.out(dx, "dx");
+        const Activation activation = activation_of("activation_backward", kind);
         check(vdy.size() == vy.size() && vdx.size() == vy.size(), "activation_backward", "dy has shape ",
               vdy.shape_text(), ", y ", vy.shape_text(), ", dx ", vdx.shape_text());
         py::gil_scoped_release unlocked;
         dispatch_float(operands.dtype(), "activation_backward", [&]<class T>() {
-          device::activation_backward(data<T>(vdy), data<T>(vy), mutable_data<T>(vdx), vy.size(),
-                                      Activation(kind), as_stream(stream));
+          device::activation_backward(data<T>(vdy), data<T>(vy), mutable_data<T>(vdx), vy.size(), activation,
+                                      as_stream(stream));
         });
       },
       py::arg("dy"), py::arg("y"), py::arg("dx"), py::arg("kind"), py::arg("stream") = 0);

@@ -5,10 +5,11 @@
 namespace fastarch {
 
 // y[n, k, p, q] = sum over c, r, s of
-//   x[n, group(k) * C/groups + c, p * stride_h + r * dilation_h - padding_h, q * stride_w + s * dilation_w - padding_w]
+//   x[n, group(k) * C/groups + c, p * stride_h + r * dilation_h - padding_h, q * stride_w + s * dilation_w -
+//   padding_w]
 //   * weight[k, c, r, s], with zeros outside of the image.
-// Padding is what comes before the first row and column. What comes after the last ones follows from P and Q, which
-// may have any size.
+// Padding is what comes before the first row and column. What comes after the last ones follows from P and Q,
+// which may have any size.
 struct Conv2dShape {
   int64_t n, c, h, w;  // x, dx: [N, C, H, W]
   int64_t k, r, s;     // weight, dw: [K, C/groups, R, S]; bias, db: [K]
@@ -19,20 +20,21 @@ struct Conv2dShape {
   int64_t dilation_h = 1, dilation_w = 1;
 };
 
-// The functions below throw std::invalid_argument where one channel of an image has more than 2^30 pixels, a filter
-// more than 2^30 taps, or a padded extent reaches 2^29; the tensors may have any size.
+// The functions below throw std::invalid_argument where one channel of an image has more than 2^30 pixels, a
+// filter more than 2^30 taps, or a padded extent reaches 2^29; the tensors may have any size.
 namespace cuda {
 
 // y = activation(convolution + bias), overwritten; bias: [K] or null.
 template <class T>
-void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv2dShape& shape, Activation kind,
-                    Stream stream);
+void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv2dShape& shape,
+                    Activation kind, Stream stream);
 
 // dx, overwritten, from dy, the gradient before the activation. A pixel that no window covers gets zero.
 template <class T>
 void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& shape, Stream stream);
 
-// dw, overwritten, and db [K], overwritten, or null. Zeros where the batch is empty. The same call gives the same bits.
+// dw, overwritten, and db [K], overwritten, or null. Zeros where the batch is empty. The same call gives the
+// same bits.
 template <class T>
 void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& shape, Stream stream);
 

@@ -1,4 +1,5 @@
-// Vector loads and stores: Pack<T> is four floats or two doubles, 128 bits moved by one instruction; Pack<T, N> is N.
+// Vector loads and stores: Pack<T> is four floats or two doubles, 128 bits moved by one instruction; Pack<T,
+// N> is N.
 #pragma once
 #include "core/types.h"
 

@@ -1,19 +1,21 @@
 // Dense operands and results of the multiply: plain row-major matrices.
 //
-// What a reader is. An operand is seen as a set of lines, one for each row of A or column of B, that run along k. A
-// thread asks for the same few lines again and again while k moves on, so a reader splits the work: `line()` does once
-// what depends on the line, `step()` what depends on k, and `load()` joins the two into kWidth elements that are
-// neighbours in memory, along k where kAlongK, else across lines. Outside of the matrix it delivers zeros.
-// Columns of a batch of images can outnumber 32 bits, and so can k: `start()` moves the reader to the first k of a
-// slice, and counts from there with an int. `left` is how many values of k the slice still has, 0 or less past its end.
+// What a reader is. An operand is seen as a set of lines, one for each row of A or column of B, that run
+// along k. A thread asks for the same few lines again and again while k moves on, so a reader splits the
+// work: `line()` does once what depends on the line, `step()` what depends on k, and `load()` joins the two
+// into kWidth elements that are neighbours in memory, along k where kAlongK, else across lines. Outside of
+// the matrix it delivers zeros. Columns of a batch of images can outnumber 32 bits, and so can k: `start()`
+// moves the reader to the first k of a slice, and counts from there with an int. `left` is how many values of
+// k the slice still has, 0 or less past its end.
 #pragma once
+#include "core/launch.h"
 #include "core/math.h"
 #include "gemm/tile.h"
 
 namespace fastarch::cuda {
 
-// The first `valid` elements at `from`, the rest of the pack zeros. Where `aligned`, packs are whole or empty, and one
-// instruction loads them.
+// The first `valid` elements at `from`, the rest of the pack zeros. Where `aligned`, packs are whole or
+// empty, and one instruction loads them.
 template <class T>
 __device__ __forceinline__ void load_some(const T* from, int valid, bool aligned, T (&values)[kVector<T>]) {
   if (aligned) {
@@ -45,7 +47,9 @@ struct Matrix {
   bool aligned;
 
   Matrix(const T* data, int64_t lines, int64_t k, int64_t pitch)
-      : data(data), lines(lines), pitch(pitch),
+      : data(data),
+        lines(lines),
+        pitch(pitch),
         aligned(packable(data) && pitch % kWidth == 0 && (AlongK ? k : lines) % kWidth == 0) {}
 
   __device__ __forceinline__ void start(int64_t first_k) { data += AlongK ? first_k : first_k * pitch; }

@@ -1,17 +1,19 @@
 // Operands and results of the multiply that are images: convolution as a matrix product, "implicit im2col".
 //
-// The patch matrix of an image x [N, C, H, W] has a row for each tap (c, r, s) of the window and a column for each
-// output pixel (n, p, q); its element is the pixel of x that the tap falls on, zero outside of the image. It is
-// R*S times as large as x, so it is never stored: the readers compute where each element lies. Both coordinates are
-// affine, so a pixel and a tap are reduced to the same thing, an offset and a position (h, w), and are simply added:
-// what remains for an element is two additions and two comparisons to see whether it is inside, one to address it.
+// The patch matrix of an image x [N, C, H, W] has a row for each tap (c, r, s) of the window and a column for
+// each output pixel (n, p, q); its element is the pixel of x that the tap falls on, zero outside of the
+// image. It is R*S times as large as x, so it is never stored: the readers compute where each element lies.
+// Both coordinates are affine, so a pixel and a tap are reduced to the same thing, an offset and a position
+// (h, w), and are simply added: what remains for an element is two additions and two comparisons to see
+// whether it is inside, one to address it.
 #pragma once
 #include "core/divide.h"
 #include "gemm/matrix.h"
 
 namespace fastarch::cuda {
 
-// What the launchers must check: with these limits positions fit an int and flat indices within an image fit 31 bits.
+// What the launchers must check: with these limits positions fit an int and flat indices within an image fit
+// 31 bits.
 constexpr int64_t kMostPixels = int64_t{1} << 30;    // of one channel of one image
 constexpr int64_t kMostTaps = int64_t{1} << 30;      // C * R * S
 constexpr int64_t kMostPosition = int64_t{1} << 29;  // of a coordinate, padding and dilation included
@@ -43,16 +45,17 @@ struct Patches {
   const T* x;  // [N, C, H, W]; C counts the channels of this group
   int64_t image_pitch;
   int channel_pitch, height, width;
-  int64_t columns, taps;           // N*P*Q, C*R*S
-  Grid pixels, window;             // (n, p, q), (c, r, s)
-  int stride_h, stride_w;          // position = stride * p + origin + step * r
-  int origin_h, origin_w;          // minus the padding
+  int64_t columns = 0, taps = 0;   // N*P*Q, C*R*S
+  Grid pixels{}, window{};         // (n, p, q), (c, r, s)
+  int stride_h = 1, stride_w = 1;  // position = stride * p + origin + step * r
+  int origin_h = 0, origin_w = 0;  // minus the padding
   int step_h, step_w;              // the dilation; negative where the window is flipped
 
   __device__ __forceinline__ Pixel<T> pixel(int64_t image, uint32_t within) const {
     uint32_t q;
     const uint32_t p = pixels.row.split(within, &q);
-    return {x + image * image_pitch, static_cast<int>(p) * stride_h + origin_h, static_cast<int>(q) * stride_w + origin_w};
+    return {x + image * image_pitch, static_cast<int>(p) * stride_h + origin_h,
+            static_cast<int>(q) * stride_w + origin_w};
   }
   __device__ __forceinline__ Tap tap(uint32_t index) const {
     uint32_t within, s;
@@ -67,7 +70,8 @@ struct Patches {
   }
 };
 
-// The patch matrix as B[k = tap, n = pixel]: neighbours in memory are pixels, so threads walk across the columns.
+// The patch matrix as B[k = tap, n = pixel]: neighbours in memory are pixels, so threads walk across the
+// columns.
 template <class T>
 struct PixelColumns {
   static constexpr bool kAlongK = false;
@@ -135,17 +139,22 @@ struct ChannelRows {
   const T* dy;
   int64_t channels, image_pitch;
   FastDivider plane;  // P*Q
-  bool aligned;      // kWidth pixels never straddle two images, and their addresses are aligned
+  bool aligned;       // kWidth pixels never straddle two images, and their addresses are aligned
   uint32_t first = 0;
 
   ChannelRows(const T* dy, int64_t channels, int64_t image_pitch, int64_t pixels)
-      : dy(dy), channels(channels), image_pitch(image_pitch), plane(pixels),
+      : dy(dy),
+        channels(channels),
+        image_pitch(image_pitch),
+        plane(pixels),
         aligned(packable(dy) && pixels % kWidth == 0) {}
 
   __device__ __forceinline__ void start(int64_t first_k) {
     dy += plane.split_wide(first_k, &first) * image_pitch;
   }
-  __device__ __forceinline__ Line line(int64_t m) const { return m < channels ? dy + m * plane.divisor() : nullptr; }
+  __device__ __forceinline__ Line line(int64_t m) const {
+    return m < channels ? dy + m * plane.divisor() : nullptr;
+  }
   __device__ __forceinline__ Step step(int k, int left) const { return {first + k, left}; }
 
   __device__ __forceinline__ void load(Line channel, const Step& step, T (&values)[kWidth]) const {
@@ -166,7 +175,8 @@ struct ChannelRows {
   }
 };
 
-// Filters w [K, C, R, S] as A[m = c, k = (filter, i, j)], where (i, j) counts only the taps r = first + i * step ...
+// Filters w [K, C, R, S] as A[m = c, k = (filter, i, j)], where (i, j) counts only the taps r = first + i *
+// step ...
 template <class T>
 struct FilterRows {
   static constexpr bool kAlongK = true;
@@ -177,7 +187,7 @@ struct FilterRows {
   const T* w;  // at the first tap
   int64_t channels, filter_pitch;
   int channel_pitch, tap_pitch_h, tap_pitch_w;
-  Grid window;  // (filter, i, j)
+  Grid window{};  // (filter, i, j)
   int first = 0;
 
   __device__ __forceinline__ void start(int64_t first_k) { first = static_cast<int>(first_k); }
@@ -196,12 +206,13 @@ struct FilterRows {
   }
 };
 
-// What becomes of out[m = channel, n = pixel]: bias by channel, then the activation, stored as an image [N, C, H, W].
+// What becomes of out[m = channel, n = pixel]: bias by channel, then the activation, stored as an image [N,
+// C, H, W].
 template <class T>
 struct ImageResult {
   T* out;  // at the first pixel of this grid
   int64_t image_pitch, channel_pitch;
-  Grid pixels;
+  Grid pixels{};
   int64_t pitch_h;  // elements between the grid's rows and columns: 1 where the grid is the whole image
   int pitch_w;
   const T* bias;  // by channel, or null

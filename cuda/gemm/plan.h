@@ -1,4 +1,5 @@
-// Which tile, and how many slices of k, for a multiply of a given shape: a model of the time, and its minimum.
+// Which tile, and how many slices of k, for a multiply of a given shape: a model of the time, and its
+// minimum.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -41,7 +42,7 @@ struct Shape {
 };
 
 struct Plan {
-  int tile = 0;            // index into Tiles
+  int tile = 0;  // index into Tiles
   int64_t tiles_m = 1, tiles_n = 1;
   int64_t splits = 1, slice = 0;  // k is cut into `splits` slices of `slice`, the last one shorter
   double cycles = INFINITY;
@@ -49,10 +50,10 @@ struct Plan {
 
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The estimate counts issue slots, of which a multiprocessor has 128 a cycle: one for each multiply-add, half a one for
-// each value that a thread reads from shared memory, about sixteen for each element brought in from global memory
-// (where it lies, whether it is inside, load, store). Against the wait for global memory only other blocks on the same
-// multiprocessor help, so a step of k never takes less than kLatency.
+// The estimate counts issue slots, of which a multiprocessor has 128 a cycle: one for each multiply-add, half
+// a one for each value that a thread reads from shared memory, about sixteen for each element brought in from
+// global memory (where it lies, whether it is inside, load, store). Against the wait for global memory only
+// other blocks on the same multiprocessor help, so a step of k never takes less than kLatency.
 template <class Tile>
 Plan estimate(const Shape& shape, int64_t splits, int multiprocessors) {
   constexpr double kSlots = 128, kLatency = 700, kLaunch = 4000;
@@ -76,7 +77,8 @@ Plan estimate(const Shape& shape, int64_t splits, int multiprocessors) {
   return plan;
 }
 
-// The fastest plan by that estimate. It depends on the shape and the device alone: the same call, the same sums.
+// The fastest plan by that estimate. It depends on the shape and the device alone: the same call, the same
+// sums.
 template <class T>
 Plan plan_multiply(const Shape& shape, int multiprocessors) {
   constexpr int64_t kMostDepth = int64_t{1} << 30;  // within a slice, indices of k are 32-bit

@@ -1,15 +1,18 @@
-// The blocked matrix multiply result[m, n] = sum over k of A[m, k] * B[k, n], on the ordinary arithmetic units.
+// The blocked matrix multiply result[m, n] = sum over k of A[m, k] * B[k, n], on the ordinary arithmetic
+// units.
 //
-// A block owns one tile of the result and walks along k. The piece of A and of B that a step needs lies in shared
-// memory, so that each element fetched from global memory is used by a whole tile row or column; each thread keeps a
-// micro-tile of sums in registers, so that each value read from shared memory is used several times as well.
-// While one step is multiplied the next one's elements are on their way into registers, and go to the other half of a
-// double buffer: the wait for memory hides behind arithmetic, and a step costs one barrier.
+// A block owns one tile of the result and walks along k. The piece of A and of B that a step needs lies in
+// shared memory, so that each element fetched from global memory is used by a whole tile row or column; each
+// thread keeps a micro-tile of sums in registers, so that each value read from shared memory is used several
+// times as well. While one step is multiplied the next one's elements are on their way into registers, and go
+// to the other half of a double buffer: the wait for memory hides behind arithmetic, and a step costs one
+// barrier.
 //
 // What A, B and the result are is the problem's business: a type with
 //   using Value = float or double;
-//   Operands<A, B, Result> at(int batch) const;       // readers and result of one member of the batch (matrix.h)
-//   static constexpr bool kRowSums;                   // also wanted: row_sums[m] = sum over k of A[m, k]
+//   Operands<A, B, Result> at(int batch) const;       // readers and result of one member of the batch
+//   (matrix.h) static constexpr bool kRowSums;                   // also wanted: row_sums[m] = sum over k of
+//   A[m, k]
 #pragma once
 #include "core/buffer.h"
 #include "core/divide.h"
@@ -26,8 +29,8 @@ struct Operands {
   T* row_sums = nullptr;  // [m], or null
 };
 
-// Where in the grid a block is. The grid is flat, so that no extent meets the 65,535 limit of its other dimensions;
-// neighbouring blocks share the columns, which are the costlier to read.
+// Where in the grid a block is. The grid is flat, so that no extent meets the 65,535 limit of its other
+// dimensions; neighbouring blocks share the columns, which are the costlier to read.
 struct Schedule {
   FastDivider tiles_m, tiles_n, splits;
   int64_t slice, m, n;  // k of a slice; the largest m and n of the batch, which shape the partial sums
@@ -37,18 +40,21 @@ struct Place {
   uint32_t batch, split, tile_m, tile_n;
 };
 
-// One thread's share of bringing a step's piece of an operand from global to shared memory, in kWidth-wide loads.
+// One thread's share of bringing a step's piece of an operand from global to shared memory, in kWidth-wide
+// loads.
 template <class Tile, int Lines, int Pitch, class Reader>
 struct Carrier {
   using T = typename Tile::Value;
   static constexpr int kWidth = Reader::kWidth;
-  static constexpr int kAcross = (Reader::kAlongK ? Tile::kDepth : Lines) / kWidth;  // loads side by side in memory
+  static constexpr int kAcross =
+      (Reader::kAlongK ? Tile::kDepth : Lines) / kWidth;  // loads side by side in memory
   static constexpr int kDown = Tile::kThreads / kAcross;
   static constexpr int kLoads = (Reader::kAlongK ? Lines : Tile::kDepth) / kDown;
-  static_assert(kAcross * kDown == Tile::kThreads && kLoads * kDown == (Reader::kAlongK ? Lines : Tile::kDepth));
+  static_assert(kAcross * kDown == Tile::kThreads &&
+                kLoads * kDown == (Reader::kAlongK ? Lines : Tile::kDepth));
 
-  // What depends on the line is computed once. A thread that carries many lines has no registers for it: it goes to a
-  // table in shared memory then, which a barrier must follow.
+  // What depends on the line is computed once. A thread that carries many lines has no registers for it: it
+  // goes to a table in shared memory then, which a barrier must follow.
   using Line = typename Reader::Line;
   static constexpr bool kTable = Reader::kAlongK && kLoads > 1;
   static constexpr int kTableSize = kTable ? Lines : 1;
@@ -75,7 +81,8 @@ struct Carrier {
     if constexpr (Reader::kAlongK) {
       const typename Reader::Step step = reader.step(k + across(), left - across());
 #pragma unroll
-      for (int i = 0; i < kLoads; ++i) reader.load(kTable ? table[down() + i * kDown] : lines[i], step, values[i]);
+      for (int i = 0; i < kLoads; ++i)
+        reader.load(kTable ? table[down() + i * kDown] : lines[i], step, values[i]);
     } else {
 #pragma unroll
       for (int i = 0; i < kLoads; ++i) {
@@ -112,15 +119,13 @@ __device__ __forceinline__ void read_runs(const T* row, T (&values)[Count]) {
   }
 }
 
-// sum += the product of a step's pieces. Unrolled, so that reads run ahead of the arithmetic; a large micro-tile has
-// arithmetic enough to wait behind, and no registers for values read far ahead.
+// sum += the product of a step's pieces.
 template <class Tile, class T>
 __device__ __forceinline__ void multiply_step(const T (&a)[Tile::kDepth][Tile::kPitchA],
                                               const T (&b)[Tile::kDepth][Tile::kPitchB],
                                               T (&sum)[Tile::kMicroRows][Tile::kMicroColumns]) {
   const int row = Tile::thread_row() * Tile::kRunA, column = Tile::thread_column() * Tile::kRunB;
-  constexpr int kAhead = Tile::kMicroRows * Tile::kMicroColumns < 64 ? Tile::kDepth : 2;
-#pragma unroll kAhead
+#pragma unroll Tile::kAhead
   for (int k = 0; k < Tile::kDepth; ++k) {
     T x[Tile::kMicroRows], y[Tile::kMicroColumns];
     read_runs<Tile::kMicroRows, Tile::kRunA, Tile::kThreadsDown * Tile::kRunA>(&a[k][row], x);
@@ -133,10 +138,10 @@ __device__ __forceinline__ void multiply_step(const T (&a)[Tile::kDepth][Tile::k
 }
 
 // Hands the tile's sums to store(row, value), a thread's all of one column, in an order in which
-// neighbouring threads hold neighbouring columns: every store to global memory is then coalesced whatever the extents.
-// The micro-tiles pass through shared memory for that, one of their rows at a time.
-// That loop is not unrolled: with every row's addresses at once, the registers would not do. So the row to pass on is
-// picked by comparison, since registers cannot be indexed.
+// neighbouring threads hold neighbouring columns: every store to global memory is then coalesced whatever the
+// extents. The micro-tiles pass through shared memory for that, one of their rows at a time. That loop is not
+// unrolled: with every row's addresses at once, the registers would not do. So the row to pass on is picked
+// by comparison, since registers cannot be indexed.
 template <class Tile, class T, class Store>
 __device__ __forceinline__ void store_tile(T* shared, const T (&sum)[Tile::kMicroRows][Tile::kMicroColumns],
                                            Store&& store) {
@@ -168,8 +173,9 @@ __device__ __forceinline__ void store_tile(T* shared, const T (&sum)[Tile::kMicr
 
 // Stores a block's sums where they belong. `shared` has room for kThreadsDown * kColumns of them.
 template <class Tile, class Problem, class T>
-__device__ __forceinline__ void store_sums(const Problem& problem, const Schedule& schedule, const Place& place,
-                                           T* shared, const T (&sum)[Tile::kMicroRows][Tile::kMicroColumns],
+__device__ __forceinline__ void store_sums(const Problem& problem, const Schedule& schedule,
+                                           const Place& place, T* shared,
+                                           const T (&sum)[Tile::kMicroRows][Tile::kMicroColumns],
                                            bool sum_rows, T row_sum, T* partials, T* row_partials) {
   const auto operands = problem.at(place.batch);
   const int64_t first_m = int64_t{place.tile_m} * Tile::kRows, m = operands.m, n = operands.n;
@@ -190,14 +196,16 @@ __device__ __forceinline__ void store_sums(const Problem& problem, const Schedul
   }
 }
 
-// Grid: one block for each (batch, slice of k, tile column, tile row), the last one fastest. With more than one slice
-// the sums go to partials [batch, slice, m, n] and row_partials [batch, slice, m], which combine_kernel adds up.
+// Grid: one block for each (batch, slice of k, tile column, tile row), the last one fastest. With more than
+// one slice the sums go to partials [batch, slice, m, n] and row_partials [batch, slice, m], which
+// combine_kernel adds up.
 template <class Tile, class Problem, class T = typename Problem::Value>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident)
     multiply_kernel(const Problem problem, const Schedule schedule, T* partials, T* row_partials) {
   FASTARCH_SHARED(T, a_tile, [2][Tile::kDepth][Tile::kPitchA]);
   FASTARCH_SHARED(T, b_tile, [2][Tile::kDepth][Tile::kPitchB]);
-  static_assert(Tile::kThreadsDown * Tile::kColumns <= 2 * Tile::kDepth * Tile::kPitchB);  // store_tile uses b_tile
+  static_assert(Tile::kThreadsDown * Tile::kColumns <=
+                2 * Tile::kDepth * Tile::kPitchB);  // store_tile uses b_tile
 
   Place place;
   place.batch = schedule.splits.split(
@@ -221,7 +229,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident)
   if constexpr (CarrierA::kTable || CarrierB::kTable) __syncthreads();
   T sum[Tile::kMicroRows][Tile::kMicroColumns] = {};
   T row_sum = 0;
-  const bool sum_rows = Problem::kRowSums && operands.row_sums && place.tile_n == 0 && threadIdx.x < Tile::kRows;
+  const bool sum_rows =
+      Problem::kRowSums && operands.row_sums && place.tile_n == 0 && threadIdx.x < Tile::kRows;
 
   a.fetch(operands.a, 0, depth);
   b.fetch(operands.b, 0, depth);
@@ -244,17 +253,19 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident)
     b.commit(b_tile[half]);
     __syncthreads();
   }
-  store_sums<Tile>(problem, schedule, kept[0], &b_tile[0][0][0], sum, sum_rows, row_sum, partials, row_partials);
+  store_sums<Tile>(problem, schedule, kept[0], &b_tile[0][0][0], sum, sum_rows, row_sum, partials,
+                   row_partials);
 }
 
-// Adds the slices' partial sums, always in the same order, and stores the results. A block takes 32 neighbouring
-// results at a time; its 8 rows of threads take every 8th slice each, then the first row adds the 8 sums.
+// Adds the slices' partial sums, always in the same order, and stores the results. A block takes 32
+// neighbouring results at a time; its 8 rows of threads take every 8th slice each, then the first row adds
+// the 8 sums.
 constexpr int kCombineColumns = 32, kCombineRows = 8;
 
 template <class Problem, class T = typename Problem::Value>
 __global__ void __launch_bounds__(kCombineColumns* kCombineRows)
-    combine_kernel(const Problem problem, const T* partials, const T* row_partials, int slices, int64_t batches,
-                   int64_t m, int64_t n) {
+    combine_kernel(const Problem problem, const T* partials, const T* row_partials, int slices,
+                   int64_t batches, int64_t m, int64_t n) {
   FASTARCH_SHARED(T, shared, [kCombineRows][kCombineColumns]);
   const int x = threadIdx.x % kCombineColumns, y = threadIdx.x / kCombineColumns;
 
@@ -268,7 +279,8 @@ __global__ void __launch_bounds__(kCombineColumns* kCombineRows)
       T sum = 0;
       if (inside) {
 #pragma unroll 4
-        for (int slice = y; slice < slices; slice += kCombineRows) sum += parts[(batch * slices + slice) * area + within];
+        for (int slice = y; slice < slices; slice += kCombineRows)
+          sum += parts[(batch * slices + slice) * area + within];
       }
       shared[y][x] = sum;
       __syncthreads();
@@ -292,29 +304,36 @@ __global__ void __launch_bounds__(kCombineColumns* kCombineRows)
       combine(row_partials, m, [&](int batch, int64_t row, T sum) { problem.at(batch).row_sums[row] = sum; });
 }
 
-// Computes the whole batch; shape holds the largest m, n and k among its members. Overwrites every result, also where
-// k is 0. The order of every sum depends on the shape and the device alone, so equal calls give equal bits.
+// Computes the whole batch; shape holds the largest m, n and k among its members. Overwrites every result,
+// also where k is 0. The order of every sum depends on the shape and the device alone, so equal calls give
+// equal bits.
 template <class Problem>
-void multiply(const CallSite& name, const Problem& problem, const Shape& shape, bool row_sums, Stream stream) {
+void multiply(const CallSite& name, const Problem& problem, const Shape& shape, bool row_sums,
+              Stream stream) {
   using T = typename Problem::Value;
   if (shape.batches == 0 || shape.m == 0 || (shape.n == 0 && !row_sums)) return;
-  const Plan plan = plan_multiply<T>(shape, device_attribute(cudaDevAttrMultiProcessorCount));
+  const Plan plan = plan_multiply<T>(shape, multiprocessors());
   const int64_t blocks = shape.batches * plan.tiles_m * plan.tiles_n * plan.splits;
   check(blocks < (int64_t{1} << 31), name.name, "needs ", blocks, " blocks, expected fewer than 2^31");
 
   const int64_t parts = plan.splits > 1 ? shape.batches * plan.splits * shape.m : 0;
   const Buffer<T> partials(parts * shape.n, stream), row_partials(row_sums ? parts : 0, stream);
-  const Schedule schedule{FastDivider(plan.tiles_m), FastDivider(plan.tiles_n), FastDivider(plan.splits), plan.slice,
-                          shape.m, shape.n};
+  const Schedule schedule{FastDivider(plan.tiles_m),
+                          FastDivider(plan.tiles_n),
+                          FastDivider(plan.splits),
+                          plan.slice,
+                          shape.m,
+                          shape.n};
   with_tile<T>(plan, [&]<class Tile>() {
-    launch(name, multiply_kernel<Tile, Problem>, dim3(static_cast<unsigned>(blocks)), dim3(Tile::kThreads), 0, stream,
-           problem, schedule, partials.data(), row_partials.data());
+    launch(name, multiply_kernel<Tile, Problem>, dim3(static_cast<unsigned>(blocks)), dim3(Tile::kThreads), 0,
+           stream, problem, schedule, partials.data(), row_partials.data());
   });
   if (plan.splits == 1) return;
-  const int64_t groups = divide_up(shape.batches * std::max(shape.m * shape.n, row_sums ? shape.m : 0), kCombineColumns);
+  const int64_t groups =
+      divide_up(shape.batches * std::max(shape.m * shape.n, row_sums ? shape.m : 0), kCombineColumns);
   constexpr int kThreads = kCombineColumns * kCombineRows;
-  launch(name, combine_kernel<Problem>, grid_for(groups * kThreads, kThreads), dim3(kThreads), 0, stream, problem,
-         static_cast<const T*>(partials.data()), static_cast<const T*>(row_partials.data()),
+  launch(name, combine_kernel<Problem>, grid_for(groups * kThreads, kThreads), dim3(kThreads), 0, stream,
+         problem, static_cast<const T*>(partials.data()), static_cast<const T*>(row_partials.data()),
          static_cast<int>(plan.splits), shape.batches, shape.m, shape.n);
 }
 

@@ -9,9 +9,9 @@ namespace fastarch::cuda {
 template <class T>
 constexpr int kVector = Pack<T>::size;
 
-// A block computes Rows x Columns of the output, `Depth` values of k at a time; each thread computes a micro-tile of
-// MicroRows x MicroColumns, so that a value read from shared memory feeds that many multiply-adds.
-// `Resident` blocks are to fit a multiprocessor's 65,536 registers at once.
+// A block computes Rows x Columns of the output, `Depth` values of k at a time; each thread computes a
+// micro-tile of MicroRows x MicroColumns, so that a value read from shared memory feeds that many
+// multiply-adds. `Resident` blocks are to fit a multiprocessor's 65,536 registers at once.
 template <class T, int Rows, int Columns, int Depth, int MicroRows, int MicroColumns, int Resident>
 struct Tile {
   using Value = T;
@@ -21,12 +21,17 @@ struct Tile {
   static constexpr int kResident = Resident;
   static constexpr int kThreads = kThreadsDown * kThreadsAcross;
 
-  // Shared memory holds the operands k-major. The padding keeps every k row 16-byte aligned and sets the rows 4 banks
-  // apart, so that threads which walk along k store without (depth 8) or with two-way (depth 16) bank conflicts.
+  // How many k to unroll, so that reads run ahead of the arithmetic: all, but a large micro-tile has
+  // arithmetic enough to wait behind, and no registers for values read far ahead.
+  static constexpr int kAhead = MicroRows * MicroColumns < 64 ? Depth : 2;
+
+  // Shared memory holds the operands k-major. The padding keeps every k row 16-byte aligned and sets the rows
+  // 4 banks apart, so that threads which walk along k store without (depth 8) or with two-way (depth 16) bank
+  // conflicts.
   static constexpr int kPitchA = Rows + kVector<T>, kPitchB = Columns + kVector<T>;
 
-  // A micro-tile is made of runs of at most 16 bytes, a whole tile's width apart: the lanes of a warp, 4 down and 8
-  // across, then read neighbouring runs, which is what shared memory serves without conflicts.
+  // A micro-tile is made of runs of at most 16 bytes, a whole tile's width apart: the lanes of a warp, 4 down
+  // and 8 across, then read neighbouring runs, which is what shared memory serves without conflicts.
   static constexpr int kRunA = MicroRows < kVector<T> ? MicroRows : kVector<T>;
   static constexpr int kRunB = MicroColumns < kVector<T> ? MicroColumns : kVector<T>;
   static constexpr int kLanesDown = 4, kLanesAcross = 8;

@@ -1,0 +1,106 @@
+#include "ops/conv2d.h"
+
+#include <utility>
+
+#include "bindings/module.h"
+
+using namespace fastarch;
+
+namespace {
+
+using Pair = std::pair<int64_t, int64_t>;  // (rows, columns)
+
+struct Geometry {
+  Pair stride, padding, dilation;
+  int64_t groups;
+};
+
+// The problem that three operands describe: image [N, C, H, W], filters [K, C/groups, R, S], output [N, K, P,
+// Q].
+Conv2dShape shape_of(Operands& operands, const ArrayView& x, const char* x_name, const ArrayView& w,
+                     const char* w_name, const ArrayView& y, const char* y_name, const Geometry& g) {
+  const char* op = operands.op();
+  operands.expect_dims(x, x_name, 4);
+  operands.expect_dims(w, w_name, 4);
+  operands.expect_dims(y, y_name, 4);
+  constexpr int64_t kBound = int64_t{1} << 31;
+  for (const Pair& pair : {g.stride, g.padding, g.dilation})
+    check(pair.first < kBound && pair.second < kBound, op,
+          "stride, padding and dilation are expected below 2^31");
+  check(g.stride.first >= 1 && g.stride.second >= 1, op, "stride (", g.stride.first, ", ", g.stride.second,
+        "), expected at least 1");
+  check(g.padding.first >= 0 && g.padding.second >= 0, op, "padding (", g.padding.first, ", ",
+        g.padding.second, "), expected at least 0");
+  check(g.dilation.first >= 1 && g.dilation.second >= 1, op, "dilation (", g.dilation.first, ", ",
+        g.dilation.second, "), expected at least 1");
+  check(g.groups >= 1 && x.shape[1] % g.groups == 0 && w.shape[0] % g.groups == 0, op, "groups ", g.groups,
+        " for ", x.shape[1], " input and ", w.shape[0], " output channels, expected a divisor of both");
+  check(w.shape[1] * g.groups == x.shape[1], op, x_name, " has ", x.shape[1], " channels, ", w_name,
+        " expects ", w.shape[1] * g.groups, " (groups=", g.groups, ")");
+  check(y.shape[0] == x.shape[0] && y.shape[1] == w.shape[0], op, y_name, " has shape ", y.shape_text(),
+        ", expected (", x.shape[0], ", ", w.shape[0], ", P, Q)");
+  Conv2dShape shape;
+  shape.n = x.shape[0], shape.c = x.shape[1], shape.h = x.shape[2], shape.w = x.shape[3];
+  shape.k = w.shape[0], shape.r = w.shape[2], shape.s = w.shape[3];
+  shape.p = y.shape[2], shape.q = y.shape[3];
+  shape.groups = g.groups;
+  shape.stride_h = g.stride.first, shape.stride_w = g.stride.second;
+  shape.padding_h = g.padding.first, shape.padding_w = g.padding.second;
+  shape.dilation_h = g.dilation.first, shape.dilation_w = g.dilation.second;
+  return shape;
+}
+
+void conv2d_forward(py::handle x, py::handle weight, py::handle bias, py::handle y, Pair stride, Pair padding,
+                    Pair dilation, int64_t groups, int kind, uintptr_t stream) {
+  Operands operands("conv2d", kMemory);
+  const ArrayView vx = operands.in(x, "x"), vw = operands.in(weight, "weight"), vy = operands.out(y, "y");
+  const Conv2dShape shape =
+      shape_of(operands, vx, "x", vw, "weight", vy, "y", {stride, padding, dilation, groups});
+  const ArrayView vb = operands.in_or_none(bias, "bias", {shape.k});
+  const Activation activation = activation_of("conv2d", kind);
+  py::gil_scoped_release unlocked;
+  dispatch_float(operands.dtype(), "conv2d", [&]<class T>() {
+    device::conv2d_forward(data<T>(vx), data<T>(vw), data<T>(vb), mutable_data<T>(vy), shape, activation,
+                           as_stream(stream));
+  });
+}
+
+void conv2d_backward_input(py::handle dy, py::handle weight, py::handle dx, Pair stride, Pair padding,
+                           Pair dilation, int64_t groups, uintptr_t stream) {
+  Operands operands("conv2d_backward", kMemory);
+  const ArrayView vdy = operands.in(dy, "dy"), vw = operands.in(weight, "weight"),
+                  vdx = operands.out(dx, "dx");
+  const Conv2dShape shape =
+      shape_of(operands, vdx, "dx", vw, "weight", vdy, "dy", {stride, padding, dilation, groups});
+  py::gil_scoped_release unlocked;
+  dispatch_float(operands.dtype(), "conv2d_backward", [&]<class T>() {
+    device::conv2d_backward_input(data<T>(vdy), data<T>(vw), mutable_data<T>(vdx), shape, as_stream(stream));
+  });
+}
+
+void conv2d_backward_weight(py::handle dy, py::handle x, py::handle dw, py::handle db, Pair stride,
+                            Pair padding, Pair dilation, int64_t groups, uintptr_t stream) {
+  Operands operands("conv2d_backward", kMemory);
+  const ArrayView vdy = operands.in(dy, "dy"), vx = operands.in(x, "x"), vdw = operands.out(dw, "dw");
+  const Conv2dShape shape =
+      shape_of(operands, vx, "x", vdw, "dw", vdy, "dy", {stride, padding, dilation, groups});
+  const ArrayView vdb = operands.out_or_none(db, "db", {shape.k});
+  py::gil_scoped_release unlocked;
+  dispatch_float(operands.dtype(), "conv2d_backward", [&]<class T>() {
+    device::conv2d_backward_weight(data<T>(vdy), data<T>(vx), mutable_data<T>(vdw), mutable_data<T>(vdb),
+                                   shape, as_stream(stream));
+  });
+}
+
+}  // namespace
+
+void bind_conv2d(py::module_& m) {
+  m.def("conv2d_forward", &conv2d_forward, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("y"),
+        py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("kind"),
+        py::arg("stream") = 0);
+  m.def("conv2d_backward_input", &conv2d_backward_input, py::arg("dy"), py::arg("weight"), py::arg("dx"),
+        py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("stream") = 0);
+  m.def("conv2d_backward_weight", &conv2d_backward_weight, py::arg("dy"), py::arg("x"), py::arg("dw"),
+        py::arg("db"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
+        py::arg("stream") = 0);
+}
