@@ -133,6 +133,7 @@ _SHAPES: dict[str, tuple[tuple[int, ...], Arguments]] = {
     "stride_over_kernel": ((1, 2, 13, 11), {"kernel_size": 2, "stride": (5, 3)}),
     "whole_image": ((2, 3, 5, 7), {"kernel_size": (5, 7)}),
     "kernel_over_256": ((1, 1, 18, 19), {"kernel_size": 17, "stride": 1}),
+    "ceil_beyond_image": ((1, 2, 1, 3), {"kernel_size": 4, "stride": 4, "ceil_mode": True}),
     "ceil": ((1, 2, 6, 8), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
     "ceil_padded": ((2, 1, 7, 5), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
     # The window that ceil_mode would add starts in the right padding, so it is left out.
