@@ -8,6 +8,7 @@ times as many). Every configuration is a function of its number, so that a failu
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import os
 from collections.abc import Callable
@@ -271,6 +272,21 @@ def test_random_configurations(kind: str, backend: Backend, count_configurations
 @pytest.mark.skipif(
     not HAS_TORCH, reason="compares the definitions of tests/cases with PyTorch, which is not installed"
 )
+@pytest.mark.parametrize("size", [1, 300, 5000])
+def test_generic_code_in_small_blocks(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It splits what is too large for the cache into blocks of images and rows: here everything is."""
+    backend = Backend("numpy", np)
+    x = np.random.default_rng(size).standard_normal(1031)
+    call = {"x": x, "p": 0.3, "seed": 1, "offset": 2}
+    whole = backend.call("dropout", call)
+    for name, constant in (("_patches", "_BLOCK_BYTES"), ("pool2d", "_BLOCK_BYTES"), ("dropout", "_BLOCK")):
+        monkeypatch.setattr(importlib.import_module(f"fastarch.ops.{name}"), constant, size)
+    np.testing.assert_array_equal(backend.call("dropout", call), whole)
+    for index in range(max(1, round(400 * SCALE))):
+        compare_convolution(backend, np.random.default_rng([index, size]))
+        compare_pooling(backend, np.random.default_rng([index, size]))
+
+
 def test_the_definitions_are_pytorch() -> None:
     """The oracles themselves: what every other test trusts."""
     for index in range(60):
