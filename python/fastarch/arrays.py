@@ -52,7 +52,7 @@ def adopt(x: Array, operator: str = "adopt", name: str = "x") -> tuple[Array, Re
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(x, cupy.ndarray):
         return x, _as_is
-    if type(x).__module__ == "fastarch.tensors":
+    if any(base.__module__ == "fastarch.tensors" for base in type(x).__mro__):
         raise TypeError(
             f"[{operator}] {name} is a fastarch Tensor, expected an array: pass {name}.data, "
             "or call fastarch.nn.functional, which records gradients"

@@ -159,9 +159,9 @@ def namespace(x: Array) -> Any:
 def empty(op: str, shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
     """A new array where `like` lies; a size that cannot be had is an error that names the operator."""
     try:
-        return namespace(like).empty(shape, dtype or like.dtype)
+        return namespace(like).empty(shape, like.dtype if dtype is None else dtype)
     except (MemoryError, ValueError) as error:
-        raise _too_large(op, shape, dtype or like.dtype) from error
+        raise _too_large(op, shape, like.dtype if dtype is None else dtype) from error
 
 
 def zeros(op: str, shape: tuple[int, ...], like: Array) -> Array:
@@ -216,6 +216,13 @@ def flag(op: str, name: str, value: Any) -> bool:
     raise TypeError(f"[{op}] {name} is {value!r}, expected True or False")
 
 
+def flags(op: str, name: str, value: Any) -> tuple[bool, bool]:
+    """Two bools."""
+    if (type(value) is not tuple and type(value) is not list) or len(value) != 2:
+        raise TypeError(f"[{op}] {name} is {value!r}, expected two bools")
+    return flag(op, name, value[0]), flag(op, name, value[1])
+
+
 def activation_kind(op: str, activation: str | None) -> int:
     """The number of an activation's name."""
     try:
@@ -260,6 +267,7 @@ __all__ = [
     "expect_dims",
     "expect_shape",
     "flag",
+    "flags",
     "integer",
     "namespace",
     "operator",

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from fastarch.ops._boundary import Array, empty, zeros
 
 _BLOCK_BYTES = 1 << 19  # of the patch matrix at a time: within a core's cache
+_BLOCK_COLUMNS = 512  # at least: fewer would read the filters too often
 _SURPLUS = 1.5  # the widest padded row that is still worth computing, in output rows
 
 
@@ -58,7 +59,7 @@ class Plan:
         self.padded_w = (self.q - 1) * stride[1] + (self.s - 1) * dilation[1] + 1
         self.runs = stride == (1, 1) and self.padded_w <= _SURPLUS * self.q
         self.width = self.padded_w if self.runs else self.q
-        columns = max(1, _BLOCK_BYTES // (itemsize * max(self.taps, 1)))
+        columns = max(_BLOCK_COLUMNS, _BLOCK_BYTES // (itemsize * max(self.taps, 1)))
         self.block_images = min(self.n, max(1, columns // (self.p * self.width)))
         self.block_rows = min(self.p, max(1, columns // self.width))
         # Rows of columns that each image has beyond those of its outputs.
@@ -173,7 +174,12 @@ class Adder:
         if plan.tail:
             self._sum_planes(block, patches, padded.reshape(plan.c, block.size))
         else:
-            self._add_rows(block, patches, padded)
+            if block.p.start == 0:
+                padded[...] = 0
+            if plan.runs and block.images == 1:
+                self._add_runs(block, patches, padded.reshape(plan.c, -1))
+            else:
+                self._add_rows(block, patches, padded)
         if block.p.stop == plan.p:
             inside, at = plan.overlap()
             self.dx[block.n, :, inside[0], inside[1]] = padded[:, :, at[0], at[1]].swapaxes(0, 1)
@@ -198,14 +204,21 @@ class Adder:
         )
         self.xp.sum(skewed, axis=(1, 2), out=sums)
 
+    def _add_runs(self, block: Block, patches: Array, sums: Array) -> None:
+        """Of one image, a tap's columns are a run of pixels; what sticks out at the end is surplus: zeros."""
+        plan = self.plan
+        for r in range(plan.r):
+            for s in range(plan.s):
+                start = (r * plan.dilation[0] + block.p.start) * plan.width + s * plan.dilation[1]
+                run = sums[:, start : start + block.size]
+                run += patches[:, r, s, : run.shape[1]]
+
     def _add_rows(self, block: Block, patches: Array, padded: Array) -> None:
         plan = self.plan
         (sh, sw), (dh, dw) = plan.stride, plan.dilation
         shape = (plan.c, plan.r, plan.s, block.images, block.rows, plan.width)
         parts = patches.reshape(shape)[..., : plan.q]
         high, wide = (block.rows - 1) * sh + 1, (plan.q - 1) * sw + 1
-        if block.p.start == 0:
-            padded[...] = 0
         for r in range(plan.r):
             top = r * dh + block.p.start * sh
             for s in range(plan.s):

@@ -18,6 +18,8 @@ from fastarch.ops._boundary import (
     empty,
     expect_dims,
     expect_shape,
+    flag,
+    flags,
     integer,
     operator,
     pair,
@@ -79,7 +81,8 @@ def conv2d_backward(
     op = "conv2d_backward"
     stride, begin, dilation, groups, shape = _settle(op, x, weight, stride, padding, dilation, groups)
     expect_shape(op, "dy", dy, shape)
-    need_input, need_weight = need
+    bias = flag(op, "bias", bias)
+    need_input, need_weight = flags(op, "need", need)
     # Of an empty batch, the gradients are sums of nothing.
     new, empty_batch = (empty, False) if dy.size else (zeros, True)
     dx = dw = db = None
@@ -232,7 +235,9 @@ def conv2d_backward_input(
     buffer = xp.empty(plan.taps * plan.block, dy.dtype)
     for block in plan.blocks():
         product = buffer[: plan.taps * block.size].reshape(groups, filters.shape[1], block.size)
-        xp.matmul(filters, gradients.read(block).reshape(groups, k // groups, block.size), out=product)
+        gradient = gradients.read(block).reshape(groups, k // groups, block.size)
+        # BLAS is slow at outer products, which is what one filter a group makes.
+        (xp.multiply if k == groups else xp.matmul)(filters, gradient, out=product)
         adder.add(block, product.reshape(plan.c, plan.r, plan.s, block.size))
 
 

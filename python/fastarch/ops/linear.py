@@ -11,6 +11,8 @@ from fastarch.ops._boundary import (
     empty,
     expect_dims,
     expect_shape,
+    flag,
+    flags,
     operator,
     run,
     zeros,
@@ -57,7 +59,8 @@ def linear_backward(
     expect_shape(op, "dy", dy, (*x.shape[:-1], outputs))
     rows = prod(x.shape[:-1])
     flat_dy = _rows(dy, rows, outputs)
-    need_input, need_weight = need
+    bias = flag(op, "bias", bias)
+    need_input, need_weight = flags(op, "need", need)
     # Of an empty batch, the gradients are sums of nothing.
     new, empty_batch = (empty, False) if dy.size else (zeros, True)
     dx = dw = db = None

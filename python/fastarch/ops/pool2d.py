@@ -290,11 +290,11 @@ def _counts(
     size: int, out: int, kernel: int, stride: int, padding: int, include_pad: bool, xp: Any, dtype: Any
 ) -> Array:
     """What the mean of each window divides by, along one axis; with ceil_mode it ends with the padding."""
-    begin = np.arange(out) * stride - padding
-    end = np.minimum(begin + kernel, size + padding)
+    begin = xp.arange(out) * stride - padding
+    end = xp.minimum(begin + kernel, size + padding)
     if not include_pad:
-        begin, end = np.maximum(begin, 0), np.minimum(end, size)
-    return xp.asarray((end - begin).astype(dtype))
+        begin, end = xp.maximum(begin, 0), xp.minimum(end, size)
+    return (end - begin).astype(dtype)
 
 
 def avg_pool2d_forward(

@@ -91,7 +91,6 @@ def cross_entropy(logits: Array, target: Array, ignore_index: int = -100) -> tup
     """
     op = "cross_entropy"
     expect_dims(op, "logits", logits, 2, "[M, C]")
-    ignore_index = integer(op, "ignore_index", ignore_index)
     target = _classes(op, logits, target, ignore_index)
     loss = (empty if logits.size else zeros)(op, logits.shape[:1], logits)
     probs = empty(op, logits.shape, logits)
@@ -111,7 +110,6 @@ def cross_entropy_backward(dloss: Array, probs: Array, target: Array, ignore_ind
     op = "cross_entropy_backward"
     expect_dims(op, "probs", probs, 2, "[M, C]")
     expect_shape(op, "dloss", dloss, probs.shape[:1])
-    ignore_index = integer(op, "ignore_index", ignore_index)
     target = _classes(op, probs, target, ignore_index)
     dx = empty(op, probs.shape, probs)
     if dx.size:
@@ -133,6 +131,8 @@ def _last(x: Array, axis: int) -> Array:
 
 def _classes(op: str, logits: Array, target: Array, ignore_index: int) -> Array:
     """The targets as int64, checked where they can be read without waiting for a device."""
+    if not -(2**63) <= integer(op, "ignore_index", ignore_index) < 2**63:
+        raise ValueError(f"[{op}] ignore_index is {ignore_index}, expected a 64-bit integer")
     if target.dtype.kind not in "iu":
         raise TypeError(f"[{op}] target has dtype {target.dtype}, expected class numbers (int64)")
     expect_shape(op, "target", target, logits.shape[:1])
