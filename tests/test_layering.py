@@ -21,7 +21,7 @@ LAYERS = (
     {"arrays"},
     {"random"},
     {"ops", "information"},
-    {"autograd", "tensor_functions", "tensors"},
+    {"autograd", "shape_functions", "tensor_functions", "tensors"},
     {"nn", "optim"},
     {"models", "io", "data", "estimators"},
     {"train", "predict", "plots"},
@@ -30,7 +30,7 @@ LAYERS = (
 COMPILED = {"_core", "_cpu", "_cuda", "_emulator"}
 # Modules that form one layer together may import one another.
 TOGETHER = (
-    {"autograd", "tensor_functions", "tensors"},
+    {"autograd", "shape_functions", "tensor_functions", "tensors"},
     {"nn", "optim"},
     {"train", "predict", "plots"},
     {"models", "io"},

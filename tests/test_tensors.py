@@ -11,7 +11,7 @@ import pytest
 
 import fastarch as fa
 from differences import array_modules, check_gradients
-from fastarch import tensor_functions, tensors
+from fastarch import shape_functions, tensor_functions, tensors
 from fastarch.autograd import Function
 
 R = np.random.default_rng(0)
@@ -156,7 +156,8 @@ ALL = [(name, i) for name, cases in CASES.items() for i in range(len(cases))]
 def test_every_function_has_a_case() -> None:
     defined = {
         name
-        for name, value in vars(tensor_functions).items()
+        for module in (tensor_functions, shape_functions)
+        for name, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, Function) and value is not Function
     }
     assert set(CASES) == defined

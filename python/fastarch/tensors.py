@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastarch import shape_functions as shapes
 from fastarch import tensor_functions as functions
 from fastarch.arrays import adopt
 from fastarch.autograd import Array, Function, Variable, run_backward
@@ -202,7 +203,7 @@ class Tensor(Variable):
             index = tuple([_plain(part) for part in index])
         else:
             index = _plain(index)
-        return functions.GetItem.apply(self, index)
+        return shapes.GetItem.apply(self, index)
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.unbind())
@@ -278,7 +279,7 @@ class Tensor(Variable):
     # ---- shapes
 
     def reshape(self, *shape: Any) -> Tensor:
-        return functions.Reshape.apply(self, _dimensions(shape))
+        return shapes.Reshape.apply(self, _dimensions(shape))
 
     view = reshape
 
@@ -292,45 +293,45 @@ class Tensor(Variable):
         count = 1
         for n in shape[start:stop]:
             count *= n
-        return functions.Reshape.apply(self, (*shape[:start], count, *shape[stop:]))
+        return shapes.Reshape.apply(self, (*shape[:start], count, *shape[stop:]))
 
     def squeeze(self, dim: int | None = None) -> Tensor:
         """Drops dimension `dim` if its size is 1 or, without an argument, every dimension of size 1."""
         if dim is None:
-            return functions.Reshape.apply(self, tuple([n for n in self.shape if n != 1]))
+            return shapes.Reshape.apply(self, tuple([n for n in self.shape if n != 1]))
         shape = list(self.shape)
         if shape[dim] == 1:
             del shape[dim]
-        return functions.Reshape.apply(self, tuple(shape))
+        return shapes.Reshape.apply(self, tuple(shape))
 
     def unsqueeze(self, dim: int) -> Tensor:
         """Adds a dimension of size 1 at place `dim`, in [-ndim - 1, ndim]."""
         if not -self.ndim - 1 <= dim <= self.ndim:
             raise ValueError(f"[unsqueeze] got dim {dim} for a tensor of {self.ndim} dimensions")
         place = dim + self.ndim + 1 if dim < 0 else dim
-        return functions.Reshape.apply(self, (*self.shape[:place], 1, *self.shape[place:]))
+        return shapes.Reshape.apply(self, (*self.shape[:place], 1, *self.shape[place:]))
 
     def expand(self, *shape: Any) -> Tensor:
-        return functions.Expand.apply(self, _dimensions(shape))
+        return shapes.Expand.apply(self, _dimensions(shape))
 
     def permute(self, *dims: Any) -> Tensor:
-        return functions.Permute.apply(self, _dimensions(dims))
+        return shapes.Permute.apply(self, _dimensions(dims))
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         """Exchanges two dimensions."""
         axes = list(range(self.ndim))
         axes[dim0], axes[dim1] = axes[dim1], axes[dim0]
-        return functions.Permute.apply(self, tuple(axes))
+        return shapes.Permute.apply(self, tuple(axes))
 
     @property
     def T(self) -> Tensor:
-        return functions.Permute.apply(self, tuple(range(self.ndim))[::-1])
+        return shapes.Permute.apply(self, tuple(range(self.ndim))[::-1])
 
     def unbind(self, dim: int = 0) -> tuple[Tensor, ...]:
         """The slices along `dim`, as a tuple."""
         if self.ndim == 0:
             raise TypeError("[unbind] a tensor without dimensions has no slices")
-        return functions.Unbind.apply(self, dim)
+        return shapes.Unbind.apply(self, dim)
 
 
 Function.result_type = Tensor
@@ -385,14 +386,14 @@ def concatenate(tensors: Sequence[Any], dim: int = 0) -> Tensor:
     """Joins tensors along an existing dimension; their other dimensions must agree."""
     if not tensors:
         raise ValueError("[concatenate] expected at least one tensor")
-    return functions.Concatenate.apply(dim, *tensors)
+    return shapes.Concatenate.apply(dim, *tensors)
 
 
 def stack(tensors: Sequence[Any], dim: int = 0) -> Tensor:
     """Joins tensors of one shape along a new dimension."""
     if not tensors:
         raise ValueError("[stack] expected at least one tensor")
-    return functions.Stack.apply(dim, *tensors)
+    return shapes.Stack.apply(dim, *tensors)
 
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
