@@ -24,7 +24,7 @@ QUICK = ("--epochs", "2", "--batch-size", "32", "--no-plots")
 def command(*arguments, cwd=None, **environment):
     """The command in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "fastarch.cli", *map(str, arguments)],
+        [sys.executable, "-m", "fastarch", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

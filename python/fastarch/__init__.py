@@ -19,6 +19,9 @@ _NAMES = {
     "info": "information",
     "save": "io",
     "load": "io",
+    "concatenate": "tensors",
+    "stack": "tensors",
+    "where": "tensors",
 }
 
 if TYPE_CHECKING:
@@ -28,12 +31,13 @@ if TYPE_CHECKING:
     from fastarch.information import info
     from fastarch.io import load, save
     from fastarch.random import manual_seed
-    from fastarch.tensors import Tensor, tensor
+    from fastarch.tensors import Tensor, concatenate, stack, tensor, where
 
 __all__ = [
     "Function",
     "Tensor",
     "backend",
+    "concatenate",
     "data",
     "info",
     "load",
@@ -45,8 +49,10 @@ __all__ = [
     "optim",
     "random",
     "save",
+    "stack",
     "tensor",
     "train",
+    "where",
 ]
 
 
