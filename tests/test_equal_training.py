@@ -11,7 +11,7 @@ import fastarch as fa
 from conftest import Backend
 
 STEPS = 10
-BATCH = 16
+BATCH = 32
 
 
 @functools.cache
@@ -63,7 +63,7 @@ def test_first_losses_are_those_of_numpy(
     want, _ = numpy_run(optimizer, activation=activation, pooling=pooling)
     got, _ = train(backend.name, optimizer, activation=activation, pooling=pooling)
     assert np.isfinite(want).all()
-    assert want[-1] < want[0] - 0.05, "ten steps that learn nothing would agree on anything"
+    assert want[-1] < want[0] - 0.03, "ten steps that learn nothing would agree on anything"
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
 
 

@@ -25,7 +25,7 @@ from conftest import Backend
 SCALE = float(os.environ.get("FASTARCH_CONFIGURATIONS", "1"))
 # How many of each kind; the emulator runs every thread of every block, thousands of times slower than a GPU.
 NUMBER = {"conv2d": 3000, "pooling": 3000, "linear": 500, "softmax": 500, "cross_entropy": 500}
-ON_EMULATOR = {"conv2d": 300, "pooling": 500, "linear": 100, "softmax": 100, "cross_entropy": 100}
+ON_EMULATOR = {"conv2d": 1000, "pooling": 1000, "linear": 200, "softmax": 200, "cross_entropy": 200}
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 Arrays = tuple[np.ndarray, ...]
