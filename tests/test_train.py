@@ -493,3 +493,22 @@ def test_clock():
         "12:34",
         "30:01:01",
     ]
+
+
+def test_every_backend_trains_reproducibly(backend, tmp_path):
+    """The same seed gives the same bytes on each backend, stopped in between or not; the backend is recorded."""
+
+    def stop(step):
+        if step.epoch == 2 and step.step == 1:
+            raise RuntimeError("stopped")
+
+    options = {"epochs": 2, "backend": backend.name}
+    whole = killed_run.run(tmp_path / "whole", **options)
+    with pytest.raises(RuntimeError, match="stopped"):
+        killed_run.run(tmp_path / "stopped", callbacks=[stop], **options)
+    killed_run.run(tmp_path / "stopped", **options)
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+    assert whole.summary["backend"] == backend.name
+    other = "numpy" if backend.name != "numpy" else None
+    with pytest.raises(ValueError, match=r"fit\.backend was"):
+        killed_run.run(tmp_path / "whole", epochs=2, backend=other)
