@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import os
 import platform
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,7 @@ def info() -> Information:
             "Python": platform.python_version(),
             "NumPy": np.__version__,
             "CuPy": _cupy_version(),
+            **_cuda_versions(),
         },
         platform=platform.platform(),
         threads=_threads(),
@@ -89,25 +90,25 @@ def _threads() -> int:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _cuda_module() -> ModuleType | None:
+    """The compiled CUDA part: it imports, and answers, where there is no driver too."""
+    try:
+        return importlib.import_module("fastarch._cuda")
+    except ImportError:  # backends.reason_unusable("cuda") tells the reader why
+        return None
+
+
+def _cuda_versions() -> dict[str, str | None]:
+    cuda = _cuda_module()
+    if cuda is None:
+        return {"CUDA runtime": None, "CUDA driver": None}
+    numbers = {"CUDA runtime": cuda.runtime_version(), "CUDA driver": cuda.driver_version()}
+    return {name: f"{n // 1000}.{n % 1000 // 10}" if n else None for name, n in numbers.items()}
+
+
 def _devices() -> list[dict[str, Any]]:
-    """The CUDA devices that kernels could use; none where the backend is off, whose reason then says why."""
-    if backends.reason_unusable("cuda") is not None:
+    """The CUDA devices that this process sees, also when CuPy is missing and the backend is off."""
+    cuda = _cuda_module()
+    if cuda is None or cuda.device_error():
         return []
-    runtime = importlib.import_module("cupy").cuda.runtime
-    devices = []
-    for i in range(runtime.getDeviceCount()):
-        properties = runtime.getDeviceProperties(i)
-        devices.append(
-            {
-                "id": i,
-                "name": properties["name"].decode(),
-                "compute_capability": f"{properties['major']}.{properties['minor']}",
-                "memory_gib": round(properties["totalGlobalMem"] / 2**30, 1),
-            }
-        )
-    return devices
-
-
-def to_json(information: Information) -> str:
-    """The information as one JSON object."""
-    return json.dumps(information.to_dict(), indent=2)
+    return [dict(device) for device in cuda.devices()]

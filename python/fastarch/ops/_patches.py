@@ -12,9 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from numpy import ndarray
+
 from fastarch.ops._boundary import Array, empty, zeros
 
 _BLOCK_BYTES = 1 << 19  # of the patch matrix at a time: within a core's cache
+_DEVICE_BLOCK_BYTES = 1 << 26  # on a device, few launches count for more than cache
 _BLOCK_COLUMNS = 512  # at least: fewer would read the filters too often
 _SURPLUS = 1.5  # the widest padded row that is still worth computing, in output rows
 
@@ -34,8 +37,9 @@ class Plan:
     """The sizes of one convolution, and how it is cut into blocks.
 
     x [N, C, H, W], weight [K, C/groups, R, S], y [N, K, P, Q]; padding is that at the top and left, y says
-    the rest. planes: gives every image of a block as many columns as the padded input has pixels, so that a
-    tap's columns are one run over all images.
+    the rest. like: an array of the dtype and in the memory that the work is done in. planes: gives every
+    image of a block as many columns as the padded input has pixels, so that a tap's columns are one run over
+    all images.
     """
 
     def __init__(
@@ -46,7 +50,7 @@ class Plan:
         stride: tuple[int, int],
         padding: tuple[int, int],
         dilation: tuple[int, int],
-        itemsize: int,
+        like: Array,
         planes: bool = False,
     ) -> None:
         self.n, self.c, self.h, self.w = x
@@ -59,7 +63,8 @@ class Plan:
         self.padded_w = (self.q - 1) * stride[1] + (self.s - 1) * dilation[1] + 1
         self.runs = stride == (1, 1) and self.padded_w <= _SURPLUS * self.q
         self.width = self.padded_w if self.runs else self.q
-        columns = max(_BLOCK_COLUMNS, _BLOCK_BYTES // (itemsize * max(self.taps, 1)))
+        bytes_a_block = _BLOCK_BYTES if type(like) is ndarray else _DEVICE_BLOCK_BYTES
+        columns = max(_BLOCK_COLUMNS, bytes_a_block // (like.dtype.itemsize * max(self.taps, 1)))
         self.block_images = min(self.n, max(1, columns // (self.p * self.width)))
         self.block_rows = min(self.p, max(1, columns // self.width))
         # Rows of columns that each image has beyond those of its outputs.
@@ -97,10 +102,9 @@ class Reader:
             pitch = plan.padded_h * plan.padded_w
             # The last run goes on for this much behind the last padded row.
             slack = (plan.s - 1) * plan.dilation[1] if plan.runs else 0
-            flat = zeros("conv2d", (plan.c * plan.block_images * pitch + slack,), x)
-            source = flat
+            source = zeros("conv2d", (plan.c * plan.block_images * pitch + slack,), x)
             item = x.dtype.itemsize
-            self.padded = flat[: flat.size - slack].reshape(
+            self.padded = source[: source.size - slack].reshape(
                 plan.c, plan.block_images, plan.padded_h, plan.padded_w
             )
             strides = (pitch * item, plan.block_images * pitch * item, plan.padded_w * item, item)

@@ -198,7 +198,7 @@ def conv2d_forward(
 ) -> None:
     """x [N, C, H, W], weight [K, C/groups, R, S], bias [K] or None; y [N, K, P, Q], overwritten."""
     k = weight.shape[0]
-    plan = _patches.Plan(x.shape, weight.shape, y.shape, stride, padding, dilation, x.dtype.itemsize)
+    plan = _patches.Plan(x.shape, weight.shape, y.shape, stride, padding, dilation, x)
     filters = weight.reshape(groups, k // groups, -1)
     reader = _patches.Reader(plan, x, xp)
     buffer = xp.empty(k * plan.block, x.dtype)
@@ -228,7 +228,7 @@ def conv2d_backward_input(
 ) -> None:
     """dy [N, K, P, Q], weight [K, C/groups, R, S]; dx [N, C, H, W], overwritten."""
     k = weight.shape[0]
-    plan = _patches.Plan(dx.shape, weight.shape, dy.shape, stride, padding, dilation, dy.dtype.itemsize, True)
+    plan = _patches.Plan(dx.shape, weight.shape, dy.shape, stride, padding, dilation, dy, True)
     filters = weight.reshape(groups, k // groups, -1).swapaxes(1, 2)
     gradients = _patches.Gradients(plan, dy, xp)
     adder = _patches.Adder(plan, dx, xp)
@@ -254,7 +254,7 @@ def conv2d_backward_weight(
 ) -> None:
     """dy [N, K, P, Q], x [N, C, H, W]; dw [K, C/groups, R, S] and db [K] (or None), overwritten."""
     k = dw.shape[0]
-    plan = _patches.Plan(x.shape, dw.shape, dy.shape, stride, padding, dilation, x.dtype.itemsize)
+    plan = _patches.Plan(x.shape, dw.shape, dy.shape, stride, padding, dilation, x)
     # The taller operand goes first: BLAS is faster that way.
     taps = plan.taps // groups
     turned = taps > k // groups
