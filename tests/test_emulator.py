@@ -1,7 +1,7 @@
 """The emulator: planted faults are caught, and correct kernels pass under every order of their threads.
 
-The programs in ``tests/emulator`` are compiled twice: with the address and undefined-behaviour sanitizers, and
-plainly (there with the portable context switch, which neither the sanitized build nor the module uses).
+The programs in ``tests/emulator`` are compiled twice: with the address and undefined-behaviour sanitizers; and
+with preemption at every memory access, and the portable context switch, which nothing else would test.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "cuda/emulator").glob("*.cpp"))
 PROGRAMS = sorted((ROOT / "tests/emulator").glob("*.cpp"))
+# For the library, and for the programs (that is, the kernels) in addition.
 BUILDS = {
-    "sanitized": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
-    "plain": ["-DFASTARCH_FIBER_UCONTEXT"],
+    "sanitized": (["-fsanitize=address,undefined", "-fno-sanitize-recover=all"], []),
+    "preempted": (["-DFASTARCH_FIBER_UCONTEXT"], ["-fsanitize=thread"]),
 }
 
 # How each planted fault shows in each build: a part of the text that the program ends with.
@@ -51,13 +52,15 @@ FAULTS = {
         "shared_overrun": "AddressSanitizer: use-after-poison",
     },
     # Without the sanitizer only writes between variables and buffers are seen, once the block or buffer ends.
-    "plain": EVERYWHERE
+    "preempted": EVERYWHERE
     | {
         "buffer_overrun": "device buffer of 4000 bytes written out of bounds, 0 bytes behind its end",
         "dynamic_shared_overrun": "shared memory written out of bounds",
+        "lost_update": "wrong result for",
         "shared_overrun": "shared memory written out of bounds",
     },
 }
+FAULT_NAMES = set().union(*FAULTS.values())
 OPERATIONS = {
     "launches": [
         "empty_buffer",
@@ -106,11 +109,13 @@ def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp(request.param)
     flags = ["-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-pthread"]
     flags += [f"-I{ROOT / part}" for part in ("cuda/emulator/include", "csrc", "cuda")]
-    flags += BUILDS[request.param]
+    general, of_programs = BUILDS[request.param]
+    flags += general
 
     def compile_one(source: Path) -> Path:
         target = folder / f"{source.stem}.o"
-        subprocess.run([compiler, *flags, "-c", str(source), "-o", str(target)], check=True)
+        extra = of_programs if source in PROGRAMS else []
+        subprocess.run([compiler, *flags, *extra, "-c", source, "-o", target], check=True)
         return target
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -122,12 +127,12 @@ def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def test_no_test_of_the_programs_is_left_out(programs: Programs) -> None:
     listed = programs.run("planted_faults").stdout.split()
-    assert {name for name in listed if not name.endswith("_fixed")} == set(FAULTS["sanitized"])
+    assert {name for name in listed if not name.endswith("_fixed")} == FAULT_NAMES
     for program, tests in OPERATIONS.items():
         assert programs.run(program).stdout.split() == tests
 
 
-@pytest.mark.parametrize("fault", sorted(FAULTS["sanitized"]))
+@pytest.mark.parametrize("fault", sorted(FAULT_NAMES))
 def test_planted_fault(programs: Programs, fault: str) -> None:
     expected = FAULTS[programs.build].get(fault)
     if expected is not None:

@@ -37,6 +37,7 @@ bool Scheduler::arrive(Barrier& barrier, const Thread& self, const Site& site, u
 }
 
 int Scheduler::block_barrier(const Site& site, Vote vote, bool predicate) {
+  const Mode mode(false);
   Thread& self = thread_at(site);
   Block& block = *self.block;
   Barrier& barrier = block.barrier;
@@ -55,6 +56,7 @@ int Scheduler::block_barrier(const Site& site, Vote vote, bool predicate) {
 }
 
 void Scheduler::grid_barrier(const Site& site) {
+  const Mode mode(false);
   Thread& self = thread_at(site);
   if (!cooperative_) fail(self, text(site), " in a launch that is not cooperative");
   if (!arrive(grid_barrier_, self, site, static_cast<uint32_t>(threads_.size()), exited_))
@@ -65,6 +67,7 @@ void Scheduler::grid_barrier(const Site& site) {
 
 uint64_t Scheduler::warp_meet(const Site& site, uint32_t mask, uint64_t value, uint32_t source,
                               bool is_vote) {
+  const Mode mode(false);
   Thread& self = thread_at(site);
   Block& block = *self.block;
   const uint32_t lane = self.number % 32, warp_number = self.number / 32;
@@ -145,6 +148,9 @@ unsigned active_lanes(const Site& site) {
   return warp.present & ~warp.exited;
 }
 
-void trap(const Site& site) { scheduler.fail(scheduler.thread_at(site), text(site)); }
+void trap(const Site& site) {
+  const Scheduler::Mode mode(false);
+  scheduler.fail(scheduler.thread_at(site), text(site));
+}
 
 }  // namespace fastarch::emulator

@@ -15,8 +15,7 @@
 namespace fastarch::emulator {
 namespace {
 
-std::mutex launching;  // also guards what follows
-thread_local bool inside_launch = false;
+std::mutex launching;                         // also guards what follows
 uint64_t base_seed = 0, seeded_launches = 0;  // since the seed was set
 uint64_t launches = 0;
 bool seeded = false;
@@ -114,6 +113,8 @@ struct Launch {
 };
 
 }  // namespace
+
+constinit thread_local bool inside_launch = false;
 
 void set_seed(uint64_t seed) {
   const std::lock_guard lock(launching);

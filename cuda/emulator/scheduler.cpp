@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "core/check.h"
 #include "emulator/control.h"
@@ -100,6 +101,11 @@ void Scheduler::unwind() {
   for (Thread& thread : threads_) {
     thread.waits = false;
     if (!thread.fiber) continue;
+    if (thread.preempted) {  // no exception can leave it there: its frames are dropped
+      thread.preempted = false;
+      pool_.give(std::exchange(thread.fiber, nullptr));
+      continue;
+    }
     current_ = &thread;
     enter(thread);
     switch_fiber(host_, *thread.fiber);
@@ -145,6 +151,7 @@ void Scheduler::run_threads() {
 
 void Scheduler::call_kernel() {
   try {
+    const Mode mode(true);
     kernel_.call(kernel_.arguments);
   } catch (const Cancelled&) {
   } catch (const Fault& fault) {
@@ -231,6 +238,7 @@ Thread& Scheduler::thread_at(const Site& site) const {
 }
 
 void Scheduler::yield(const Site& site) {
+  const Mode mode(false);
   Thread& self = thread_at(site);
   if (++idle_steps_ > device().idle_steps)
     fail(self, "no thread has passed a barrier or exited for ", device().idle_steps,

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/check.h"
@@ -51,7 +52,7 @@ struct Thread {
   Block* block = nullptr;
   uint3 index{};
   uint32_t number = 0;  // within its block
-  bool waits = false;
+  bool waits = false, preempted = false;
   Site site{};  // where it waits
 };
 
@@ -97,6 +98,7 @@ class Scheduler {
   void grid_barrier(const Site& site);
   uint64_t warp_meet(const Site& site, uint32_t mask, uint64_t value, uint32_t source, bool is_vote);
   void yield(const Site& site);
+  void preempt();
 
   Thread& thread_at(const Site& site) const;  // the running one; throws Fault outside a kernel
   template <class... Parts>
@@ -106,6 +108,18 @@ class Scheduler {
   }
 
   Random random;
+  // Whether kernel code runs, and may be preempted, or the scheduler works for it: with inline functions of
+  // the standard library, which may be the very ones compiled with the hooks.
+  class Mode {
+   public:
+    explicit Mode(bool in_kernel);
+    ~Mode();
+    Mode(const Mode&) = delete;
+    Mode& operator=(const Mode&) = delete;
+
+   private:
+    const bool before_;
+  };
 
  private:
   // Thrown in threads that wait when another one failed, so that their frames unwind; caught where they
@@ -144,12 +158,16 @@ class Scheduler {
   Thread* current_ = nullptr;
   Fiber host_;
   FiberPool pool_;
-  bool cancelling_ = false, from_host_ = false;
+  bool cancelling_ = false, from_host_ = false, in_kernel_ = false;
   std::string failure_;
 };
 
 #pragma GCC visibility push(hidden)
 extern Scheduler scheduler;
+extern constinit thread_local bool inside_launch;  // whether this host thread runs a kernel
 #pragma GCC visibility pop
+
+inline Scheduler::Mode::Mode(bool in_kernel) : before_(std::exchange(scheduler.in_kernel_, in_kernel)) {}
+inline Scheduler::Mode::~Mode() { scheduler.in_kernel_ = before_; }
 
 }  // namespace fastarch::emulator

@@ -120,7 +120,10 @@ void SharedMemory::check() const {
 }
 
 void* SharedVariable::place() {
+  const Scheduler::Mode mode(false);
   if (current_launch == 0) throw Fault(concat("shared variable ", name_, " used outside a kernel"));
+  if (launch_ == current_launch)
+    return shared_base + offset_;  // another thread was here since address() looked
   offset_ = shared_memory().place(name_, size_, align_);
   launch_ = current_launch;
   return shared_base + offset_;

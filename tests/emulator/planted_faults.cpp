@@ -326,6 +326,24 @@ TWINS(deadlock) {
   });
 }
 
+// Each thread counts itself, without an atomic. Seen only where threads are preempted between their accesses.
+template <bool Faulty>
+__global__ void lost_update_kernel(int* count) {
+  if (Faulty) {
+    *count += 1;
+  } else {
+    atomicAdd(count, 1);
+  }
+}
+
+TWINS(lost_update) {
+  right_for_all_seeds([] {
+    int count = 0;
+    launch("lost_update", lost_update_kernel<Faulty>, 1, kThreads, 0, nullptr, &count);
+    return count == kThreads;
+  });
+}
+
 // A thread spins until another block, which may not have started, sets a flag.
 template <bool Faulty>
 __global__ void livelock_kernel(int* flag) {

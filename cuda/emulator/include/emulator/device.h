@@ -162,14 +162,16 @@ inline void __threadfence_system(FASTARCH_SITE) {
 inline void __nanosleep(unsigned, FASTARCH_SITE) { fastarch::emulator::yield({"__nanosleep", file, line}); }
 [[noreturn]] inline void __trap(FASTARCH_SITE) { fastarch::emulator::trap({"__trap", file, line}); }
 
-// An atomic lets others run first and is then indivisible, because threads only change at scheduling points.
-#define FASTARCH_ATOMIC(name, result)                                \
-  template <fastarch::emulator::Word T>                              \
-  T name(T* address, std::type_identity_t<T> value, FASTARCH_SITE) { \
-    fastarch::emulator::yield({#name, file, line});                  \
-    const T old = *address;                                          \
-    *address = static_cast<T>(result);                               \
-    return old;                                                      \
+// An atomic lets others run first and is then indivisible, because threads only change at scheduling points
+// (which FASTARCH_EMULATOR_PREEMPT would otherwise put into its midst).
+#define FASTARCH_INDIVISIBLE __attribute__((no_sanitize("thread")))
+#define FASTARCH_ATOMIC(name, result)                                                     \
+  template <fastarch::emulator::Word T>                                                   \
+  FASTARCH_INDIVISIBLE T name(T* address, std::type_identity_t<T> value, FASTARCH_SITE) { \
+    fastarch::emulator::yield({#name, file, line});                                       \
+    const T old = *address;                                                               \
+    *address = static_cast<T>(result);                                                    \
+    return old;                                                                           \
   }
 FASTARCH_ATOMIC(atomicAdd, old + value)
 FASTARCH_ATOMIC(atomicSub, old - value)
@@ -184,12 +186,14 @@ FASTARCH_ATOMIC(atomicDec, old == 0 || old > value ? value : old - 1)
 #undef FASTARCH_ATOMIC
 
 template <fastarch::emulator::Word T>
-T atomicCAS(T* address, std::type_identity_t<T> compare, std::type_identity_t<T> value, FASTARCH_SITE) {
+FASTARCH_INDIVISIBLE T atomicCAS(T* address, std::type_identity_t<T> compare, std::type_identity_t<T> value,
+                                 FASTARCH_SITE) {
   fastarch::emulator::yield({"atomicCAS", file, line});
   const T old = *address;
   if (old == compare) *address = value;
   return old;
 }
+#undef FASTARCH_INDIVISIBLE
 #undef FASTARCH_SITE
 
 // Cache hints change nothing here.
