@@ -96,16 +96,17 @@ def _adopt_torch(x: Array, torch: ModuleType, operator: str, name: str) -> tuple
             f"[{operator}] {name} requires grad, which fastarch would not record: pass {name}.detach() "
             "and call the operator's backward yourself"
         )
+    if x.device.type not in ("cpu", "cuda"):
+        raise TypeError(f"[{operator}] {name} is a torch.Tensor on device '{x.device}', expected cpu or cuda")
+    cupy = _cupy(operator, name) if x.device.type == "cuda" else None
     try:
-        if x.device.type == "cpu":
+        if cupy is None:
             return x.numpy(), torch.from_numpy
-        if x.device.type == "cuda":
-            return _cupy(operator, name).from_dlpack(x), torch.from_dlpack
+        return cupy.from_dlpack(x), torch.from_dlpack
     except (TypeError, RuntimeError, BufferError) as error:
         raise TypeError(
             f"[{operator}] {name} is a torch.Tensor ({x.dtype}, {x.layout}) that cannot be viewed: {error}"
         ) from error
-    raise TypeError(f"[{operator}] {name} is a torch.Tensor on device '{x.device}', expected cpu or cuda")
 
 
 def _adopt_dlpack(x: Array, operator: str, name: str) -> tuple[Array, Restore]:
@@ -156,16 +157,18 @@ def _cupy_on_torch_stream(cupy: ModuleType, torch: ModuleType, device: int) -> I
         yield
 
 
-def caller_stream(x: Array) -> Any:
-    """A context in which CuPy works on the device of the foreign or native array `x` and on its caller's
-    current stream: PyTorch's when `x` is a CUDA tensor, otherwise CuPy's own. Does nothing for host
-    arrays."""
+def caller_stream(x: Array, operator: str, name: str) -> Any:
+    """A context in which CuPy works on the device of `x`, foreign or native, and on its caller's current
+    stream: PyTorch's when `x` is a CUDA tensor, otherwise CuPy's own. Does nothing for host arrays."""
+    if isinstance(x, np.ndarray):
+        return nullcontext()
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         if x.device.type != "cuda":
             return nullcontext()
-        return _cupy_on_torch_stream(_cupy("stream", "x"), torch, x.device.index)
-    cupy = sys.modules.get("cupy")
-    if cupy is None or not isinstance(x, cupy.ndarray):
-        return nullcontext()
-    return cupy.cuda.Device(x.device.id)
+        return _cupy_on_torch_stream(_cupy(operator, name), torch, x.device.index)
+    if hasattr(x, "__dlpack_device__"):
+        device, index = x.__dlpack_device__()
+        if device in _CUDA_DEVICES:
+            return _cupy(operator, name).cuda.Device(int(index))
+    return nullcontext()

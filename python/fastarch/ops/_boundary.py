@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import wraps
 from math import prod
 from operator import index as as_index
-from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -91,8 +90,8 @@ def _call_adopted(
     slots += [(kwargs, name, name) for name in names[len(args) :] if name in kwargs]
     if not slots:
         return function(*args, **kwargs)  # raises Python's own error about the missing argument
-    outer = slots[0][0][slots[0][1]]
-    with arrays.caller_stream(outer):
+    (where, key, name) = slots[0]
+    with arrays.caller_stream(where[key], op, name):
         adopted: list[tuple[str, Array]] = []
         restore: arrays.Restore | None = None
         for where, key, name in slots:
@@ -260,7 +259,6 @@ def shape_of(op: str, name: str, shape: Any, dims: int, letters: str) -> tuple[i
 __all__ = [
     "ACTIVATIONS",
     "Array",
-    "ModuleType",
     "Pair",
     "activation_kind",
     "empty",
