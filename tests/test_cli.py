@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import subprocess
 import sys
-import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastarch as fa
+from command_line import command, fails, run, save_small_data, train_small
 from fastarch.cli import main
 
 HEAVY = {"matplotlib", "sklearn", "torch", "cupy", "scipy", "PIL"}
 QUICK = ("--epochs", "2", "--batch-size", "32", "--no-plots")
 
 
-def command(*arguments, cwd=None, **environment):
-    """The command in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "fastarch", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(fa.__file__).parents[1]), **environment},
-    )
-
-
-def run(*arguments, **more):
-    process = command(*arguments, **more)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
-
-
 @pytest.fixture(scope="module")
 def small_data(tmp_path_factory):
-    """300 of the digits in an .npz file."""
-    digits = fa.data.digits()
     path = tmp_path_factory.mktemp("data") / "few.npz"
-    np.savez(path, x=digits.x[:300], y=digits.y[:300])
+    save_small_data(path)
     return path
 
 
@@ -52,20 +30,8 @@ def small_data(tmp_path_factory):
 def trained(tmp_path_factory, small_data):
     """A finished run folder."""
     folder = tmp_path_factory.mktemp("cli") / "run"
-    epochs = ("--epochs", "12", "--batch-size", "16")
-    assert main(["train", "lenet5", str(small_data), *epochs, "--run-dir", str(folder), "--quiet"]) == 0
+    train_small(small_data, folder)
     return folder
-
-
-def fails(capsys, *arguments, code=2):
-    """Runs a command that must fail with one line on standard error and nothing else; returns the line."""
-    assert main(list(map(str, arguments))) == code
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    lines = [line for line in printed.err.splitlines() if not line.startswith("epoch ")]
-    assert len(lines) == 1, printed.err
-    assert lines[0].startswith("fastarch: ")
-    return lines[0]
 
 
 # Looking
@@ -373,135 +339,3 @@ def test_debug_shows_the_traceback(monkeypatch):
     monkeypatch.setenv("FASTARCH_DEBUG", "1")
     with pytest.raises(ValueError, match="no architecture"):
         main(["train", "alexnot"])
-
-
-# Predicting
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """Digits as a person might bring them: other sizes and colours, dark ink on light paper."""
-    Image = pytest.importorskip("PIL.Image", reason="picture files need Pillow")
-    digits = fa.data.digits()
-    for i in range(12):
-        light = np.kron(digits.x[i, 0], np.ones((12, 12)))
-        dark = np.pad(1 - light, ((20, 30), (60, 25)), constant_values=1)
-        Image.fromarray((255 * dark).astype(np.uint8)).convert("RGB").save(tmp_path / f"{i}.png")
-    return [tmp_path / f"{i}.png" for i in range(12)], digits.y[:12]
-
-
-def predict(capsys, *arguments):
-    assert main(["predict", *map(str, arguments), "--json"]) == 0
-    printed = capsys.readouterr()
-    return json.loads(printed.out), printed.err
-
-
-def test_predict_pictures(trained, pictures, capsys):
-    files, truth = pictures
-    answers, err = predict(capsys, trained, *files, "--invert")
-    assert err == ""
-    right = sum(answer["class"] == str(y) for answer, y in zip(answers, truth))
-    assert right >= 11
-    for answer, file in zip(answers, files):
-        assert answer["input"] == str(file)
-        assert len(answer["top"]) == 3
-        assert answer["top"][0]["probability"] == answer["probability"]
-        assert [e["probability"] for e in answer["top"]] == sorted(
-            (e["probability"] for e in answer["top"]), reverse=True
-        )
-
-
-def test_predict_hints_at_inverted_pictures(trained, pictures, capsys):
-    _, err = predict(capsys, trained, *pictures[0])
-    assert err.startswith("hint: the model learnt from pictures with a dark background; ")
-    assert "and 11 more looks inverted: try --invert" in err
-
-
-def test_predict_text(trained, pictures, capsys):
-    assert main(["predict", str(trained), *map(str, pictures[0][:2]), "--invert", "--top", "2"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith(f"{pictures[0][0]}  ")
-    assert lines[0].count("%") == 2
-
-
-def test_predict_arrays(trained, tmp_path, capsys):
-    digits = fa.data.digits()
-    np.save(tmp_path / "many.npy", digits.x[:20])
-    answers, _ = predict(capsys, trained, tmp_path / "many.npy")
-    assert [answer["input"] for answer in answers[:2]] == [f"{tmp_path}/many.npy[{i}]" for i in (0, 1)]
-    forms = {
-        "plane": digits.x[3, 0],
-        "channels_last": digits.x[3].transpose(1, 2, 0),
-        "bytes": (255 * digits.x[3]).round().astype(np.uint8),
-        "colour": np.repeat(digits.x[3], 3, axis=0),
-        "double": digits.x[3].astype(np.float64),
-    }
-    for name, array in forms.items():
-        np.savez(tmp_path / f"{name}.npz", x=array)
-        again, _ = predict(capsys, trained, tmp_path / f"{name}.npz")
-        assert len(again) == 1
-        assert again[0]["probability"] == pytest.approx(answers[3]["probability"], abs=5e-3), name
-
-
-def test_predict_is_what_the_model_was_tested_on(trained, small_data, capsys):
-    """The model file alone gives the accuracy that training reported."""
-    _, test = fa.data.train_test(small_data, 0.2, 0)
-    np.save(small_data.parent / "test.npy", test.x)
-    answers, _ = predict(capsys, trained / "model.safetensors", small_data.parent / "test.npy")
-    accuracy = np.mean([answer["class"] == str(y) for answer, y in zip(answers, test.y)])
-    assert accuracy == json.loads((trained / "summary.json").read_text())["test_accuracy"]
-
-
-def broken_inputs(folder):
-    """Files that cannot be predicted, and what should be said of each."""
-    np.save(folder / "scale.npy", np.full((8, 8), 16.0))
-    np.save(folder / "nan.npy", np.full((8, 8), np.nan))
-    np.save(folder / "shape.npy", np.zeros(5))
-    np.save(folder / "empty.npy", np.zeros((0, 8, 8)))
-    np.save(folder / "text.npy", np.array([["a"]]))
-    np.save(folder / "pickle.npy", np.array([[print]], dtype=object), allow_pickle=True)
-    np.savez(folder / "names.npz", a=np.zeros((8, 8)), b=np.zeros((8, 8)))
-    (folder / "torn.npy").write_bytes(b"\x93NUMPY\x01\x00")
-    (folder / "torn.npz").write_bytes(b"PK\x03\x04 no more")
-    (folder / "words.png").write_text("no picture")
-    with zipfile.ZipFile(folder / "other.npz", "w") as file:
-        file.writestr("x", "no array")
-    return {
-        "scale.npy": "values from 16 to 16, expected bytes or 0 to 1",
-        "nan.npy": "values from nan to nan",
-        "shape.npy": "shape (5,)",
-        "empty.npy": "shape (0, 8, 8)",
-        "text.npy": "expected numbers",
-        "pickle.npy": "cannot be read as an array",
-        "names.npz": "it holds a, b; expected an array 'x'",
-        "torn.npy": "cannot be read as an array",
-        "torn.npz": "cannot be read as an array",
-        "other.npz": "holds a file that is no array",
-        "words.png": "not a picture",
-        "absent.png": "does not exist",
-        "": "is a folder",
-    }
-
-
-def test_broken_inputs_are_one_sentence_each(trained, tmp_path, capsys):
-    for name, said in broken_inputs(tmp_path).items():
-        line = fails(capsys, "predict", trained, tmp_path / name)
-        assert said in line, name
-
-
-def test_broken_models_are_one_sentence_each(trained, tmp_path, capsys):
-    picture = tmp_path / "x.npy"
-    np.save(picture, np.zeros((8, 8)))
-    fa.save({"w": np.zeros(3)}, tmp_path / "bare.safetensors")
-    assert "without saying which model" in fails(capsys, "predict", tmp_path / "bare.safetensors", picture)
-    (tmp_path / "torn.safetensors").write_bytes((trained / "model.safetensors").read_bytes()[:5000])
-    assert "is damaged" in fails(capsys, "predict", tmp_path / "torn.safetensors", picture)
-    begun = tmp_path / "begun"
-    begun.mkdir()
-    (begun / "config.json").write_text("{}")
-    assert "the run has not finished" in fails(capsys, "predict", begun, picture)
-    assert "is no run folder" in fails(capsys, "predict", tmp_path, picture)
-    weights = fa.load(trained / "model.safetensors")
-    fa.save(weights, tmp_path / "odd.safetensors", {"fastarch.model": '{"architecture": "lenet5"}'})
-    assert "cannot be read" in fails(capsys, "predict", tmp_path / "odd.safetensors", picture)

@@ -102,7 +102,7 @@ def curves(
     epochs = [record["epoch"] for record in records]
     has_accuracy = "accuracy" in records[0]
     with _Sheet(path, 10.5 if has_accuracy else 6, 4.2) as figure:
-        from matplotlib.ticker import MaxNLocator, PercentFormatter
+        from matplotlib.ticker import FuncFormatter, MaxNLocator
 
         _title(figure, title, note)
         panels = figure.subplots(1, 2 if has_accuracy else 1, squeeze=False)[0]
@@ -118,21 +118,27 @@ def curves(
             panel.set_title(name)
             panel.set_xlabel("epoch")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-            if len(epochs) > 1:
-                panel.set_xlim(epochs[0], epochs[-1])
+            # A single epoch is a point in the middle of its axis.
+            panel.set_xlim(*((epochs[0], epochs[-1]) if len(epochs) > 1 else (epochs[0] - 1, epochs[0] + 1)))
             if best_epoch is not None:
                 panel.axvline(best_epoch, color=_FAINT, lw=1, ls=":", label=f"best, epoch {best_epoch}")
         _loss_axis(panels[0], records)
         if has_accuracy:
             # The first tenth of the run may lie below the picture: what matters happens near the top.
-            lowest = min(record["accuracy"] for record in records[len(records) // 10 :])
-            panels[1].set_ylim(max(0.0, lowest - 0.05), 1.0 + 0.1 * min(1.05 - lowest, 0.1))
-            panels[1].yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+            late = records[len(records) // 10 :]
+            shown = [r[key] for r in late for key in ("accuracy", "validation_accuracy") if key in r]
+            shown += [test_accuracy] if test_accuracy is not None else []
+            margin = max(0.02, 0.08 * (max(shown) - min(shown)))
+            panels[1].set_ylim(max(0.0, min(shown) - margin), min(1.0 + margin / 2, max(shown) + margin))
+            panels[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
             if test_accuracy is not None:
                 label = f"test, at the end: {100 * test_accuracy:.2f} %"
                 panels[1].axhline(test_accuracy, color=TEST, lw=1.4, ls="--", label=label)
-        for panel, place in zip(panels, ("upper right", "lower right")):
-            panel.legend(loc=place)
+        # One legend beside the title serves both panels, and no curve can run into it.
+        handles, labels = panels[-1].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="upper right", ncols=len(labels), borderaxespad=0.6, columnspacing=1.4
+        )
 
 
 def _loss_axis(panel: Any, records: Sequence[Mapping[str, Any]]) -> None:
@@ -266,6 +272,7 @@ def mistakes(
     note = f"{len(wrong):,} of {len(true):,} wrong"
     note += f", the surest {len(shown)} shown" if len(shown) < len(wrong) else ""
     note += "; in grey the least certain right ones" if len(filler) else ""
+    note += ". Below each: the prediction, how sure it was, and the truth"
     rows = math.ceil(len(order) / columns)
     with _Sheet(path, 1.5 * columns, 1.95 * rows + 0.7) as figure:
         _title(figure, title, note)
@@ -281,8 +288,8 @@ def mistakes(
             _bare(axis)
             mistaken = predicted[i] != true[i]
             axis.set_xlabel(
-                f"predicted {_short(classes[predicted[i]])}, {100 * confidence[i]:.0f} %\n"
-                f"true {_short(classes[true[i]])}",
+                f"{_short(classes[predicted[i]])}, {100 * confidence[i]:.0f} %\n"
+                f"true: {_short(classes[true[i]])}",
                 color=_WRONG if mistaken else _FAINT,
                 fontweight="bold" if mistaken else "normal",
                 fontsize=9,

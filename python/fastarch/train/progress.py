@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 _REDRAW_SECONDS = 0.1  # more often than this only costs time
-_BAR_WIDTH = 24
+_BAR_WIDTH, _NARROWEST_BAR = 24, 8
 
 
 def clock(seconds: float) -> str:
@@ -31,6 +31,11 @@ def _figures(values: Mapping[str, Any]) -> str:
         if accuracy is not None:
             parts.append(f"{label}acc {100 * accuracy:.2f} %")
     return "  ".join(parts)
+
+
+def _columns() -> int:
+    """Characters that fit on a line of the terminal; the last one stays free, lest the line wraps."""
+    return shutil.get_terminal_size().columns - 1
 
 
 class Progress:
@@ -60,10 +65,15 @@ class Progress:
         self._drawn = now
         left = (self.epochs - epoch) * self.steps + self.steps - step
         seconds = (now - self._began) / self._done_here * left
-        filled = round(_BAR_WIDTH * step / self.steps)
-        bar = self._full * filled + self._empty * (_BAR_WIDTH - filled)
-        shown = _figures({**figures, **self._last_validation})
-        self._draw(f"{self._epoch(epoch)} {bar}  {shown}  {rate:,.0f}/s  {clock(seconds)} left")
+        head = self._epoch(epoch)
+        for shown in ({**figures, **self._last_validation}, figures):
+            tail = f"{_figures(shown)}  {rate:,.0f}/s  {clock(seconds)} left"
+            room = _columns() - len(head) - len(tail) - 3
+            if room >= _NARROWEST_BAR:
+                break  # else the last epoch's validation makes room
+        width = min(room, _BAR_WIDTH) if room >= _NARROWEST_BAR else 0
+        filled = round(width * step / self.steps)
+        self._draw(f"{head} {self._full * filled}{self._empty * (width - filled)}  {tail}")
 
     def epoch(self, epoch: int, record: Mapping[str, Any]) -> None:
         """After epoch `epoch` (from 1) with its finished `record`."""
@@ -96,8 +106,7 @@ class Progress:
         return f"epoch {epoch:>{len(str(self.epochs))}}/{self.epochs}"
 
     def _draw(self, line: str) -> None:
-        width = shutil.get_terminal_size().columns - 1
         # Erase to the end of the line, so that nothing of a longer line before remains.
-        self.stream.write(f"\r{line[:width]}\x1b[K")
+        self.stream.write(f"\r{line[: _columns()]}\x1b[K")
         self.stream.flush()
         self._shown = True
