@@ -45,7 +45,8 @@ MODELS: dict[str, ModelInfo] = {
             description="two convolutions and three linear layers for small pictures of characters",
             paper="LeCun, Bottou, Bengio and Haffner, "
             "Gradient-based learning applied to document recognition, 1998",
-            training={"epochs": 40, "batch_size": 64, "optimizer": "adamw", "lr": 3e-3},
+            # By five-fold cross-validation within the training part of the digits: 99.3 % there.
+            training={"epochs": 30, "batch_size": 64, "optimizer": "adamw", "lr": 5e-3, "weight_decay": 0.1},
         ),
     )
 }
