@@ -43,55 +43,63 @@ struct Shape {
 
 struct Plan {
   int tile = 0;  // index into Tiles
-  int64_t tiles_m = 1, tiles_n = 1;
+  int64_t tiles_m = 1, tiles_n = 1, blocks = 1;  // blocks: without splitting k
   int64_t splits = 1, slice = 0;  // k is cut into `splits` slices of `slice`, the last one shorter
   double cycles = INFINITY;
 };
 
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The estimate counts issue slots, of which a multiprocessor has 128 a cycle: one for each multiply-add, half
-// a one for each value that a thread reads from shared memory, about sixteen for each element brought in from
-// global memory (where it lies, whether it is inside, load, store). Against the wait for global memory only
-// other blocks on the same multiprocessor help, so a step of k never takes less than kLatency.
+// The estimate counts issue slots, of which a multiprocessor has 128 a cycle: one for each multiply-add, half a one for
+// each value that a thread reads from shared memory, about sixteen for each element brought in from global memory
+// (where it lies, whether it is inside, load, store). Against the wait for global memory only other blocks on the same
+// multiprocessor help, so a step of k never takes less than kLatency. Splitting k costs another launch, which brings
+// the partial sums back from memory at some 16 bytes a cycle and multiprocessor.
 template <class Tile>
-Plan estimate(const Shape& shape, int64_t splits, int multiprocessors) {
-  constexpr double kSlots = 128, kLatency = 700, kLaunch = 4000;
-  Plan plan;
-  plan.tiles_m = divide_up(shape.m, Tile::kRows);
-  plan.tiles_n = std::max<int64_t>(1, divide_up(shape.n, Tile::kColumns));
-  plan.slice = divide_up(divide_up(std::max<int64_t>(shape.k, 1), splits), Tile::kDepth) * Tile::kDepth;
-  plan.splits = divide_up(std::max<int64_t>(shape.k, 1), plan.slice);
+Plan estimate(const Shape& shape, const Plan& tiling, int64_t splits, int multiprocessors) {
+  constexpr double kSlots = 128, kLatency = 700, kLaunch = 4000, kBytes = 16;
+  constexpr double kStepSlots = Tile::kDepth * (Tile::kRows * Tile::kColumns +
+                                                0.5 * Tile::kThreads * (Tile::kMicroRows + Tile::kMicroColumns) +
+                                                16.0 * (Tile::kRows + Tile::kColumns));
+  constexpr int kSize = sizeof(typename Tile::Value);
+  Plan plan = tiling;
+  const int64_t k = std::max<int64_t>(shape.k, 1);
+  plan.slice = divide_up(divide_up(k, splits), Tile::kDepth) * Tile::kDepth;
+  plan.splits = divide_up(k, plan.slice);
 
-  const double slots = Tile::kRows * Tile::kColumns +
-                       0.5 * Tile::kThreads * (Tile::kMicroRows + Tile::kMicroColumns) +
-                       16 * (Tile::kRows + Tile::kColumns);
-  const double step = slots * Tile::kDepth / kSlots * (sizeof(typename Tile::Value) / sizeof(float));
-  const double blocks = static_cast<double>(shape.batches * plan.tiles_m * plan.tiles_n * plan.splits);
-  const double waves = std::ceil(blocks / multiprocessors);
-  plan.cycles = static_cast<double>(plan.slice / Tile::kDepth + 2) * std::max(kLatency, waves * step);
-  if (plan.splits > 1) {  // another launch, which reads every partial sum, eight slices side by side
-    const double results = static_cast<double>(shape.batches * shape.m * shape.n * plan.splits);
-    plan.cycles += kLaunch + kLatency * std::ceil(plan.splits / 32.0) + results / multiprocessors / 8;
+  const int64_t waves = divide_up(plan.blocks * plan.splits, multiprocessors);
+  const double step = static_cast<double>(waves) * kStepSlots / kSlots * (kSize / sizeof(float));
+  plan.cycles = static_cast<double>(plan.slice / Tile::kDepth + 2) * std::max(kLatency, step);
+  if (plan.splits > 1) {
+    const double partials = static_cast<double>(shape.batches * shape.m * shape.n * plan.splits);
+    plan.cycles += kLaunch + kLatency * static_cast<double>(plan.splits) / 32 +
+                   2 * partials * kSize / (kBytes * multiprocessors);
   }
   return plan;
 }
 
-// The fastest plan by that estimate. It depends on the shape and the device alone: the same call, the same
-// sums.
+// The fastest plan by that estimate, among those whose slices of k just fill one to eight waves of blocks. It depends
+// on the shape and the device alone: the same call, the same sums.
 template <class T>
 Plan plan_multiply(const Shape& shape, int multiprocessors) {
+  constexpr int64_t kMostWaves = 8;
   constexpr int64_t kMostDepth = int64_t{1} << 30;  // within a slice, indices of k are 32-bit
-  Plan best;
-  int tile = 0;
+  const int64_t least = std::max<int64_t>(1, divide_up(shape.k, kMostDepth));
+  Plan best, tiling;
   Tiles<T>::each([&]<class Tile>() {
-    const int64_t least = divide_up(shape.k, kMostDepth);
-    for (int64_t splits = std::max<int64_t>(1, least); splits <= std::max<int64_t>(256, least); splits *= 2) {
-      Plan plan = estimate<Tile>(shape, splits, multiprocessors);
-      plan.tile = tile;
+    tiling.tiles_m = divide_up(shape.m, Tile::kRows);
+    tiling.tiles_n = std::max<int64_t>(1, divide_up(shape.n, Tile::kColumns));
+    tiling.blocks = shape.batches * tiling.tiles_m * tiling.tiles_n;
+    const auto consider = [&](int64_t splits) {
+      const Plan plan = estimate<Tile>(shape, tiling, splits, multiprocessors);
       if (plan.cycles < best.cycles) best = plan;
+    };
+    consider(least);
+    for (int64_t waves = 1; waves <= kMostWaves; ++waves) {
+      const int64_t splits = waves * multiprocessors / tiling.blocks;
+      if (splits > least) consider(splits);
     }
-    ++tile;
+    ++tiling.tile;
   });
   return best;
 }

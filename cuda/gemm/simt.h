@@ -313,7 +313,7 @@ void multiply(const CallSite& name, const Problem& problem, const Shape& shape, 
   using T = typename Problem::Value;
   if (shape.batches == 0 || shape.m == 0 || (shape.n == 0 && !row_sums)) return;
   const Plan plan = plan_multiply<T>(shape, multiprocessors());
-  const int64_t blocks = shape.batches * plan.tiles_m * plan.tiles_n * plan.splits;
+  const int64_t blocks = plan.blocks * plan.splits;
   check(blocks < (int64_t{1} << 31), name.name, "needs ", blocks, " blocks, expected fewer than 2^31");
 
   const int64_t parts = plan.splits > 1 ? shape.batches * plan.splits * shape.m : 0;
