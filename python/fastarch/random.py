@@ -113,8 +113,7 @@ def _compiled_core() -> ModuleType | None:
 
 
 def uniform(shape: Any, low: float = 0.0, high: float = 1.0, dtype: Any = np.float32) -> np.ndarray:
-    """Samples of the uniform distribution on [low, high) from the next global stream: a host array of
-    `shape`.
+    """Samples of the uniform distribution on [low, high): a host array from the next global stream.
 
     float32 takes one word a sample (24 bits), float64 two (53 bits).
     """
@@ -138,7 +137,7 @@ def uniform(shape: Any, low: float = 0.0, high: float = 1.0, dtype: Any = np.flo
 
 
 def normal(shape: Any, mean: float = 0.0, std: float = 1.0, dtype: Any = np.float32) -> np.ndarray:
-    """Samples of the normal distribution from the next global stream: a host array of `shape`.
+    """Samples of the normal distribution: a host array from the next global stream.
 
     Box-Muller in float64: position i of the stream gives samples 2i and 2i + 1 as the cosine and the sine,
     its first two words (53 bits) the radius, the other two the angle. Box and Muller (1958).

@@ -43,12 +43,11 @@ def conv2d(
     groups: int = 1,
     activation: str | None = None,
 ) -> Array:
-    """y = activation(x * weight + bias). x [N, C, H, W], weight [K, C/groups, R, S], bias [K] -> y [N, K, P,
-    Q].
+    """Convolution with bias and activation: x [N, C, H, W], weight [K, C/groups, R, S] -> y [N, K, P, Q].
 
-    stride, padding, dilation: one int or (height, width); padding also "valid" or "same" (stride 1). P is
-    (H + 2*padding - dilation*(R - 1) - 1) // stride + 1. activation: None, "relu", "tanh" or "sigmoid".
-    Raises ValueError for shapes and values that do not fit. LeCun et al. (1998).
+    bias: [K] or None. stride, padding, dilation: one int or (height, width); padding also "valid" or "same"
+    (stride 1). P is (H + 2*padding - dilation*(R - 1) - 1) // stride + 1. activation: None, "relu", "tanh" or
+    "sigmoid". Raises ValueError for shapes and values that do not fit. LeCun et al. (1998).
     """
     kind = activation_kind("conv2d", activation)
     stride, begin, dilation, groups, shape = _settle("conv2d", x, weight, stride, padding, dilation, groups)
@@ -72,8 +71,7 @@ def conv2d_backward(
     groups: int = 1,
     need: tuple[bool, bool] = (True, True),
 ) -> tuple[Array | None, Array | None, Array | None]:
-    """Gradients (dx, dw, db) of conv2d without activation. dy [N, K, P, Q], x [N, C, H, W], weight [K,
-    C/groups, R, S].
+    """Gradients (dx, dw, db) of conv2d without activation, from dy [N, K, P, Q] and conv2d's x and weight.
 
     bias: whether db [K] is wanted; need: whether dx and dw are (a first layer needs no dx). What is not
     wanted is None. Raises ValueError for shapes and values that do not fit.

@@ -35,8 +35,7 @@ def max_pool2d(
     dilation: Pair = 1,
     ceil_mode: bool = False,
 ) -> tuple[Array, Array]:
-    """The largest number of every window, and where in the window it is. x [N, C, H, W] -> y, argmax [N, C,
-    P, Q].
+    """The largest number of every window and its place: x [N, C, H, W] -> y, argmax [N, C, P, Q].
 
     kernel_size, stride (default: kernel_size), padding (with -inf, at most half the kernel), dilation: one
     int or (height, width). ceil_mode lets a last window stick out. argmax is r * S + s inside the window, the
@@ -63,8 +62,7 @@ def max_pool2d_backward(
     padding: Pair = 0,
     dilation: Pair = 1,
 ) -> Array:
-    """Gradient of max_pool2d: every dy is added where its window's maximum was. dy, argmax [N, C, P, Q] -> dx
-    [N, C, H, W].
+    """Gradient of max_pool2d: dy, argmax [N, C, P, Q] -> dx [N, C, H, W], dy added where the maxima were.
 
     input_shape is x's shape; argmax and the window are max_pool2d's. Raises ValueError for shapes that do not
     fit.
@@ -119,10 +117,9 @@ def avg_pool2d_backward(
     padding: Pair = 0,
     count_include_pad: bool = True,
 ) -> Array:
-    """Gradient of avg_pool2d: every dy is spread evenly over its window. dy [N, C, P, Q] -> dx [N, C, H, W] =
-    input_shape.
+    """Gradient of avg_pool2d: dy [N, C, P, Q] spread evenly over the windows -> dx [N, C, H, W].
 
-    Raises ValueError for shapes that do not fit.
+    input_shape is x's shape; the window is avg_pool2d's. Raises ValueError for shapes that do not fit.
     """
     op = "avg_pool2d_backward"
     window, shape = unpooled(op, dy, input_shape, kernel_size, stride, padding, 1)
@@ -159,8 +156,10 @@ def adaptive_avg_pool2d(x: Array, output_size: Any) -> Array:
 
 @operator("dy")
 def adaptive_avg_pool2d_backward(dy: Array, input_shape: tuple[int, ...]) -> Array:
-    """Gradient of adaptive_avg_pool2d. dy [N, C, P, Q] -> dx [N, C, H, W] = input_shape. ValueError for
-    shapes that do not fit."""
+    """Gradient of adaptive_avg_pool2d: dy [N, C, P, Q] -> dx [N, C, H, W] = input_shape.
+
+    Raises ValueError for shapes that do not fit.
+    """
     op = "adaptive_avg_pool2d_backward"
     expect_dims(op, "dy", dy, 4, "[N, C, P, Q]")
     shape = shape_of(op, "input_shape", input_shape, 4, "[N, C, H, W]")

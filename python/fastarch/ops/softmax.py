@@ -101,8 +101,7 @@ def cross_entropy(logits: Array, target: Array, ignore_index: int = -100) -> tup
 
 @operator("dloss", "probs", index="target")
 def cross_entropy_backward(dloss: Array, probs: Array, target: Array, ignore_index: int = -100) -> Array:
-    """Gradient of cross_entropy with respect to the logits: (probs - onehot(target)) * dloss, 0 where
-    ignored.
+    """Gradient of cross_entropy by its logits: (probs - onehot(target)) * dloss, 0 where ignored.
 
     dloss [M], probs [M, C] as cross_entropy returned them, target [M] -> dlogits [M, C].
     Raises ValueError for shapes that do not fit and, on the host, for a target out of range.
