@@ -269,9 +269,6 @@ def test_random_configurations(kind: str, backend: Backend, count_configurations
     count_configurations(f"{kind} on {backend} against {peer}", number)
 
 
-@pytest.mark.skipif(
-    not HAS_TORCH, reason="compares the definitions of tests/cases with PyTorch, which is not installed"
-)
 @pytest.mark.parametrize("size", [1, 300, 5000])
 def test_generic_code_in_small_blocks(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """It splits what is too large for the cache into blocks of images and rows: here everything is."""
@@ -279,14 +276,20 @@ def test_generic_code_in_small_blocks(size: int, monkeypatch: pytest.MonkeyPatch
     x = np.random.default_rng(size).standard_normal(1031)
     call = {"x": x, "p": 0.3, "seed": 1, "offset": 2}
     whole = backend.call("dropout", call)
-    for name, constant in (("_patches", "_BLOCK_BYTES"), ("pool2d", "_BLOCK_BYTES"), ("dropout", "_BLOCK")):
-        monkeypatch.setattr(importlib.import_module(f"fastarch.ops.{name}"), constant, size)
+    blocks = {"_BLOCK_BYTES": ("_patches", "pool2d"), "_BLOCK": ("dropout",), "_BLOCK_COLUMNS": ("_patches",)}
+    for constant, names in blocks.items():
+        for name in names:
+            module = importlib.import_module(f"fastarch.ops.{name}")
+            monkeypatch.setattr(module, constant, 1 if constant == "_BLOCK_COLUMNS" else size)
     np.testing.assert_array_equal(backend.call("dropout", call), whole)
     for index in range(max(1, round(400 * SCALE))):
         compare_convolution(backend, np.random.default_rng([index, size]))
         compare_pooling(backend, np.random.default_rng([index, size]))
 
 
+@pytest.mark.skipif(
+    not HAS_TORCH, reason="compares the definitions of tests/cases with PyTorch, which is not installed"
+)
 def test_the_definitions_are_pytorch() -> None:
     """The oracles themselves: what every other test trusts."""
     for index in range(60):
