@@ -1,6 +1,6 @@
 """The emulator: planted faults are caught, and correct kernels pass under every order of their threads.
 
-The programs in ``tests/emulator`` are compiled twice: with the address and undefined-behaviour sanitizers; and
+The programs in ``tests/emulator`` are built twice: with the address and undefined-behaviour sanitizers; and
 with preemption at every memory access, and the portable context switch, which nothing else would test.
 """
 
@@ -20,10 +20,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "cuda/emulator").glob("*.cpp"))
 PROGRAMS = sorted((ROOT / "tests/emulator").glob("*.cpp"))
-# For the library, and for the programs (that is, the kernels) in addition.
+# Options for the emulator, for the programs (that is, the kernels) in addition, and for the linker.
 BUILDS = {
-    "sanitized": (["-fsanitize=address,undefined", "-fno-sanitize-recover=all"], []),
-    "preempted": (["-DFASTARCH_FIBER_UCONTEXT"], ["-fsanitize=thread"]),
+    "sanitized": (
+        ["-fsanitize=address"],
+        ["-fsanitize=undefined", "-fno-sanitize-recover=all"],
+        ["-fsanitize=address,undefined"],
+    ),
+    "preempted": (["-DFASTARCH_FIBER_UCONTEXT"], ["-fsanitize=thread"], []),
 }
 
 # How each planted fault shows in each build: a part of the text that the program ends with.
@@ -107,9 +111,9 @@ def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     assert compiler, "the tests of the emulator need a C++ compiler (g++, or the one that CXX names)"
     folder = tmp_path_factory.mktemp(request.param)
-    flags = ["-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-pthread"]
+    flags = ["-std=c++20", "-O1", "-g1", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-pthread"]
     flags += [f"-I{ROOT / part}" for part in ("cuda/emulator/include", "csrc", "cuda")]
-    general, of_programs = BUILDS[request.param]
+    general, of_programs, of_linker = BUILDS[request.param]
     flags += general
 
     def compile_one(source: Path) -> Path:
@@ -121,7 +125,8 @@ def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         library = [*pool.map(compile_one, SOURCES)]
         for target in pool.map(compile_one, PROGRAMS):
-            subprocess.run([compiler, *flags, target, *library, "-o", target.with_suffix("")], check=True)
+            linked = ["-pthread", *of_linker, target, *library, "-o", target.with_suffix("")]
+            subprocess.run([compiler, *linked], check=True)
     return Programs(request.param, folder)
 
 

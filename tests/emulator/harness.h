@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <functional>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -15,7 +14,7 @@
 
 namespace harness {
 
-using Test = std::function<void()>;
+using Test = void (*)();
 
 inline std::map<std::string, Test>& tests() {
   static std::map<std::string, Test> all;
@@ -23,7 +22,7 @@ inline std::map<std::string, Test>& tests() {
 }
 
 struct Register {
-  Register(const char* name, Test test) { tests()[name] = std::move(test); }
+  Register(const char* name, Test test) { tests()[name] = test; }
 };
 
 #define TEST(name)                                             \
