@@ -223,8 +223,15 @@ def test_contracts_know_no_device_and_no_python() -> None:
 
 
 def test_bindings_see_contracts_alone() -> None:
-    # emulator/ for the binding of the emulator's own controls.
-    check_includes("csrc/bindings", ("bindings/", "ops/", "core/", "emulator/"), python=True)
+    check_includes("csrc/bindings", ("bindings/", "ops/", "core/", "cpu/", "emulator/"), python=True)
+    # A device's own controls are bound in the file of its name, and there alone.
+    for device in ("cpu", "emulator"):
+        wrong = [
+            path.name
+            for path in sources("csrc/bindings")
+            if path.stem != device and any(header.startswith(f"{device}/") for header in includes(path))
+        ]
+        assert not wrong, f"{wrong} include {device}/"
 
 
 def test_kernels_know_no_python() -> None:
