@@ -20,6 +20,9 @@ from fastarch import backends
 
 REQUIRED = "FASTARCH_TEST_BACKENDS"
 
+# Families that a backend has no kernels of, and says so: on host arrays their generic code is the default.
+LACKING = {"cpu": ("recurrent",)}
+
 # Marks a test of what CuPy's arrays cannot be: read-only, misaligned, big-endian, of a subclass.
 on_host = pytest.mark.backends("numpy", "cpu", "emulator")
 
@@ -41,6 +44,10 @@ class Backend:
     def host(self, value: Any) -> np.ndarray:
         """`value` as a NumPy array."""
         return np.asarray(value.get() if hasattr(value, "get") else value)
+
+    def lacks(self, op: str) -> bool:
+        """Whether this backend has no kernels for the operator `op`."""
+        return any(op in fa.ops.OPERATORS[family] for family in LACKING.get(self.name, ()))
 
     def call(self, op: str, arguments: dict[str, Any]) -> Any:
         """The public operator `op` on this backend, on arguments that are there already."""
@@ -125,6 +132,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         marker = metafunc.definition.get_closest_marker("backends")
         chosen = [backend for backend in running if marker is None or backend.name in marker.args]
         metafunc.parametrize("backend", chosen, ids=str)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the tests of an operator on a backend that lacks it; test_operators.py tests its refusal."""
+    left_out = [item for item in items if _asks_for_the_lacking(getattr(item, "callspec", None))]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _asks_for_the_lacking(callspec: Any) -> bool:
+    parameters = callspec.params if callspec else {}
+    backend = parameters.get("backend")
+    subjects = [parameters.get(name) for name in ("op", "case", "gradient")]
+    ops = [subject if isinstance(subject, str) else getattr(subject, "op", None) for subject in subjects]
+    ops += [row[0] for row in [parameters.get("row")] if isinstance(row, tuple)]
+    return isinstance(backend, Backend) and any(op is not None and backend.lacks(op) for op in ops)
 
 
 @pytest.fixture

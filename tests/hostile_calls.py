@@ -25,6 +25,7 @@ def floats(*shape: int) -> np.ndarray:
 
 _CONVOLUTION = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
 _POOLING = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)}
+_LSTM = {"cell": 2, "sizes": [3, 2], "reverse": False}
 _X, _Y, _FILTERS, _POOLED = (2, 3, 6, 6), (2, 4, 4, 4), (4, 3, 3, 3), (2, 3, 3, 3)
 
 
@@ -115,13 +116,35 @@ def valid_calls() -> dict[str, Arguments]:
             "ignore_index": -100,
         },
         "dropout_forward": {"x": floats(3, 5), "y": floats(3, 5), "p": 0.5, "seed": 1, "offset": 2},
+        "recurrent_forward": {
+            "w_hh": floats(20, 5),
+            "b_n": None,
+            "gates": floats(5, 20),
+            "h": floats(3, 5),
+            "c": floats(3, 5),
+            "y": floats(5, 5),
+            "extra": floats(5, 5),
+            **_LSTM,
+        },
+        "recurrent_backward": {
+            "w_hh": floats(20, 5),
+            "gates": floats(5, 20),
+            "dy": floats(5, 5),
+            "extra": floats(5, 5),
+            "previous": floats(5, 5),
+            "dh": floats(3, 5),
+            "dc": floats(3, 5),
+            "da": floats(5, 20),
+            "da_h": None,
+            **_LSTM,
+        },
     }
 
 
 OPTIONAL = {"bias", "db", "argmax"}  # None is their absence
 OUTPUTS = {
-    "forward": {"y", "loss", "probs", "argmax"},
-    "backward": {"dx"},
+    "forward": {"y", "loss", "probs", "argmax", "gates", "h", "c", "extra"},
+    "backward": {"dx", "dh", "dc", "da"},
     "backward_input": {"dx"},
     "backward_weight": {"dw", "db"},
 }
@@ -177,6 +200,11 @@ def hostile_values(name: str, value: Any) -> Iterator[tuple[Any, bool]]:
             yield from ((wrong, True) for wrong in (0, 2, 3, 2**31 - 1))
     elif name == "p":
         yield from ((wrong, True) for wrong in (-0.5, 1.5, float("nan"), float("inf")))
+    elif name == "cell":
+        yield from ((wrong, True) for wrong in (-1, 0, 1, 3, 4, 5, 2**31, 2**63, 1.5))
+    elif name == "sizes":
+        for wrong in ([2, 3], [3, 3], [4, 1], [6, -1], [5], [], [2**62, 2**62], [2**63], [1.5], [None]):
+            yield wrong, True
     elif name in ("seed", "offset"):
         yield from ((wrong, True) for wrong in (-1, 2**64, 1.5))
     elif name == "ignore_index":
@@ -197,7 +225,10 @@ def hostile_calls(kernel: str) -> Iterator[tuple[str, Arguments, bool]]:
                 # These kernels count elements, whatever the axes.
                 free = elementwise and what == "an axis more"
                 yield f"{name}: {what}", spoilt(name, wrong), not free
-            yield f"{name}: None", spoilt(name, None), name not in OPTIONAL
+            optional = name in OPTIONAL or (kernel, name) == ("recurrent_backward", "dy")
+            yield f"{name}: None", spoilt(name, None), not optional
+        elif value is None:  # what another cell has must not be given for this one
+            yield f"{name}: given", spoilt(name, floats(5, 20)), True
         else:
             for wrong, refuse in hostile_values(name, value):
                 yield f"{name}={wrong!r}", spoilt(name, wrong), refuse

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cases import activation, conv2d, dropout, linear, pool2d, softmax
+from cases import activation, conv2d, dropout, linear, pool2d, recurrent, softmax
 from cases.case import LAYOUTS, TOLERANCE, Case, Gradient
 
-_FAMILIES = (activation, conv2d, dropout, linear, pool2d, softmax)
+_FAMILIES = (activation, conv2d, dropout, linear, pool2d, recurrent, softmax)
 
 CASES: list[Case] = [case for family in _FAMILIES for case in family.CASES]
 GRADIENTS: list[Gradient] = [gradient for family in _FAMILIES for gradient in family.GRADIENTS]

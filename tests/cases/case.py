@@ -32,6 +32,9 @@ class Case:
     tolerance: dict[str, float] = field(default_factory=lambda: dict(TOLERANCE))
     layout: str = "contiguous"
     nonfinite: bool = False  # the definition itself gives NaN or an infinity
+    # call(ops, **arguments), where it is not the operator alone: a backward that needs what its forward
+    # saved.
+    call: Callable[..., Any] | None = None
 
     def __str__(self) -> str:
         return f"{self.op}-{self.id}" + ("" if self.layout == "contiguous" else f"-{self.layout}")

@@ -17,6 +17,15 @@ from fastarch.ops.pool2d import (
     max_pool2d,
     max_pool2d_backward,
 )
+from fastarch.ops.recurrent import gru, gru_backward, lstm, lstm_backward, rnn, rnn_backward
+from fastarch.ops.recurrent_cell import (
+    gru_cell,
+    gru_cell_backward,
+    lstm_cell,
+    lstm_cell_backward,
+    rnn_cell,
+    rnn_cell_backward,
+)
 from fastarch.ops.softmax import (
     cross_entropy,
     cross_entropy_backward,
@@ -48,6 +57,20 @@ OPERATORS: dict[str, tuple[str, ...]] = {
         "cross_entropy_backward",
     ),
     "dropout": ("dropout", "dropout_backward"),
+    "recurrent": (
+        "rnn",
+        "rnn_backward",
+        "lstm",
+        "lstm_backward",
+        "gru",
+        "gru_backward",
+        "rnn_cell",
+        "rnn_cell_backward",
+        "lstm_cell",
+        "lstm_cell_backward",
+        "gru_cell",
+        "gru_cell_backward",
+    ),
 }
 
 __all__ = [
@@ -62,14 +85,26 @@ __all__ = [
     "cross_entropy_backward",
     "dropout",
     "dropout_backward",
+    "gru",
+    "gru_backward",
+    "gru_cell",
+    "gru_cell_backward",
     "linear",
     "linear_backward",
     "log_softmax",
     "log_softmax_backward",
+    "lstm",
+    "lstm_backward",
+    "lstm_cell",
+    "lstm_cell_backward",
     "max_pool2d",
     "max_pool2d_backward",
     "relu",
     "relu_backward",
+    "rnn",
+    "rnn_backward",
+    "rnn_cell",
+    "rnn_cell_backward",
     "sigmoid",
     "sigmoid_backward",
     "softmax",

@@ -1,0 +1,116 @@
+#include "ops/recurrent.h"
+
+#include <pybind11/stl.h>
+
+#include <vector>
+
+#include "bindings/module.h"
+
+using namespace fastarch;
+
+namespace {
+
+Cell cell_of(const char* op, int number) {
+  check(number >= 0 && number <= static_cast<int>(Cell::gru_reset_before), op, "cell is ", number,
+        ", expected 0 to 4");
+  return static_cast<Cell>(number);
+}
+
+// What both directions agree on: w_hh says how many units, the state how many sequences, the sizes how many
+// rows.
+struct Shapes {
+  Recurrence recurrence;
+  int64_t rows = 0, width = 0;
+
+  Shapes(Operands& operands, const ArrayView& w_hh, const ArrayView& state, int cell,
+         const std::vector<int64_t>& sizes, bool reverse) {
+    const char* const op = operands.op();
+    operands.expect_dims(w_hh, "w_hh", 2);
+    operands.expect_dims(state, "h", 2);
+    recurrence = {cell_of(op, cell), state.shape[0],        w_hh.shape[1],
+                  sizes.data(),      int64_t(sizes.size()), reverse};
+    width = gates_of(recurrence.cell) * recurrence.units;
+    check(w_hh.shape[0] == width, op, "w_hh has shape ", w_hh.shape_text(), ", expected (", width, ", ",
+          recurrence.units, ")");
+    check(state.shape[1] == recurrence.units, op, "h has shape ", state.shape_text(), ", expected ",
+          recurrence.units, " units");
+    int64_t most = recurrence.sequences;
+    for (const int64_t size : sizes) {
+      check(size >= 0 && size <= most, op, "sizes holds ", size, ", expected 0 to ", most);
+      most = size;
+      rows += size;
+    }
+  }
+};
+
+// An operand that one kind of cell has and the others must not have.
+ArrayView only_if(bool wanted, Operands& operands, py::handle object, const char* name, int64_t rows,
+                  int64_t width, bool write) {
+  check(wanted == !object.is_none(), operands.op(), name, wanted ? " is None" : " is given",
+        " for this cell");
+  return write ? operands.out_or_none(object, name, {rows, width})
+               : operands.in_or_none(object, name, {rows, width});
+}
+
+bool is_gru(Cell cell) { return cell == Cell::gru || cell == Cell::gru_reset_before; }
+
+void recurrent_forward(py::handle w_hh, py::handle b_n, py::handle gates, py::handle h, py::handle c,
+                       py::handle y, py::handle extra, int cell, const std::vector<int64_t>& sizes,
+                       bool reverse, uintptr_t stream) {
+  Operands operands("recurrent_forward", kMemory);
+  const ArrayView vw = operands.in(w_hh, "w_hh"), vh = operands.out(h, "h");
+  const Shapes shapes(operands, vw, vh, cell, sizes, reverse);
+  const Recurrence& recurrence = shapes.recurrence;
+  const int64_t n = recurrence.sequences, units = recurrence.units;
+  const bool lstm = recurrence.cell == Cell::lstm, gru = recurrence.cell == Cell::gru;
+  const ArrayView vb = operands.in_or_none(b_n, "b_n", {units});
+  check(gru || !vb.data, operands.op(), "b_n is given for this cell");
+  const ArrayView va = operands.out(gates, "gates", {shapes.rows, shapes.width});
+  const ArrayView vc = only_if(lstm, operands, c, "c", n, units, true);
+  const ArrayView vy = operands.out(y, "y", {shapes.rows, units});
+  const ArrayView ve = only_if(lstm || gru, operands, extra, "extra", shapes.rows, units, true);
+  py::gil_scoped_release unlocked;
+  dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+    device::recurrent_forward(data<T>(vw), data<T>(vb), mutable_data<T>(va), mutable_data<T>(vh),
+                              mutable_data<T>(vc), mutable_data<T>(vy), mutable_data<T>(ve), recurrence,
+                              as_stream(stream));
+  });
+}
+
+void recurrent_backward(py::handle w_hh, py::handle gates, py::handle dy, py::handle extra,
+                        py::handle previous, py::handle dh, py::handle dc, py::handle da, py::handle da_h,
+                        int cell, const std::vector<int64_t>& sizes, bool reverse, uintptr_t stream) {
+  Operands operands("recurrent_backward", kMemory);
+  const ArrayView vw = operands.in(w_hh, "w_hh"), vdh = operands.out(dh, "dh");
+  const Shapes shapes(operands, vw, vdh, cell, sizes, reverse);
+  const Recurrence& recurrence = shapes.recurrence;
+  const int64_t n = recurrence.sequences, units = recurrence.units, rows = shapes.rows;
+  const bool lstm = recurrence.cell == Cell::lstm, gru = recurrence.cell == Cell::gru;
+  const ArrayView va = operands.in(gates, "gates", {rows, shapes.width});
+  const ArrayView vdy = operands.in_or_none(dy, "dy", {rows, units});
+  const ArrayView ve = only_if(lstm || gru, operands, extra, "extra", rows, units, false);
+  const ArrayView vp =
+      only_if(lstm || is_gru(recurrence.cell), operands, previous, "previous", rows, units, false);
+  const ArrayView vdc = only_if(lstm, operands, dc, "dc", n, units, true);
+  const ArrayView vda = operands.out(da, "da", {rows, shapes.width});
+  const ArrayView vdah = only_if(gru, operands, da_h, "da_h", rows, shapes.width, true);
+  py::gil_scoped_release unlocked;
+  dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+    device::recurrent_backward(data<T>(vw), data<T>(va), data<T>(vdy), data<T>(ve), data<T>(vp),
+                               mutable_data<T>(vdh), mutable_data<T>(vdc), mutable_data<T>(vda),
+                               mutable_data<T>(vdah), recurrence, as_stream(stream));
+  });
+}
+
+}  // namespace
+
+void bind_recurrent(py::module_& m) {
+  const auto stream = py::arg("stream") = 0;
+  m.def("recurrent_forward", &recurrent_forward, py::arg("w_hh"), py::arg("b_n").none(true), py::arg("gates"),
+        py::arg("h"), py::arg("c").none(true), py::arg("y"), py::arg("extra").none(true), py::arg("cell"),
+        py::arg("sizes"), py::arg("reverse"), stream);
+  m.def("recurrent_backward", &recurrent_backward, py::arg("w_hh"), py::arg("gates"),
+        py::arg("dy").none(true), py::arg("extra").none(true), py::arg("previous").none(true), py::arg("dh"),
+        py::arg("dc").none(true), py::arg("da"), py::arg("da_h").none(true), py::arg("cell"),
+        py::arg("sizes"), py::arg("reverse"), stream);
+}

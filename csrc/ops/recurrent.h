@@ -1,0 +1,51 @@
+// Contract: one direction of one recurrent layer, over the steps of sequences whose inputs' share is known.
+#pragma once
+#include "core/types.h"
+
+namespace fastarch {
+
+// How a step makes the next state from the inputs' share a and the product p = w_hh h. Gates: RNN 1, LSTM 4
+// (i, f, g, o), GRU 3 (r, z, n).
+enum class Cell { rnn_tanh = 0, rnn_relu = 1, lstm = 2, gru = 3, gru_reset_before = 4 };
+
+constexpr int64_t gates_of(Cell cell) {
+  return cell == Cell::lstm ? 4 : cell == Cell::gru || cell == Cell::gru_reset_before ? 3 : 1;
+}
+
+// G gates, H units, N sequences, R packed rows: step after step, sizes[t] rows of step t, never more than of
+// the step before, at most N. Row b of every step belongs to sequence b. `reverse` visits the last step
+// first.
+struct Recurrence {
+  Cell cell;
+  int64_t sequences, units;
+  const int64_t* sizes;  // [steps], on the host
+  int64_t steps;
+  bool reverse;
+};
+
+// One declaration per device, in the namespaces below.
+//
+// recurrent_forward: w_hh [GH, H]; b_n [H], the bias inside GRU's reset product, or null; gates [R, GH]:
+// comes in as the inputs' share with its biases, goes out activated (RNN: undefined); h [N, H] and c [N, H]
+// (LSTM): comes in as the first state, goes out as the last. Overwritten: y [R, H], every h; extra [R, H],
+// LSTM: every c, GRU: w_hn h + b_n of every step; null for the others.
+//
+// recurrent_backward: w_hh, gates (RNN: y) and extra as above; dy [R, H] or null, which stands for zeros;
+// previous [R, H]: the c (LSTM) or h (GRU) that each row started from, null for RNN; dh [N, H] and dc [N, H]
+// (LSTM): comes in as the gradient of the last state, goes out as that of the first. Overwritten: da [R, GH],
+// gradient of the inputs' share; da_h [R, GH] (gru): gradient of w_hh h, null for the others, where it is the
+// same.
+//
+// Sums are in a fixed order: equal calls give equal bits.
+
+namespace cuda {
+
+template <class T>
+void recurrent_forward(const T* w_hh, const T* b_n, T* gates, T* h, T* c, T* y, T* extra,
+                       const Recurrence& recurrence, Stream stream);
+template <class T>
+void recurrent_backward(const T* w_hh, const T* gates, const T* dy, const T* extra, const T* previous, T* dh,
+                        T* dc, T* da, T* da_h, const Recurrence& recurrence, Stream stream);
+
+}  // namespace cuda
+}  // namespace fastarch

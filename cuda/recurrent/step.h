@@ -1,0 +1,232 @@
+// Step by step: a multiply and one or two passes over the gates for each. Works for every cell and size.
+#pragma once
+#include "core/buffer.h"
+#include "core/divide.h"
+#include "gemm/dense.h"
+#include "ops/recurrent.h"
+#include "recurrent/cells.h"
+
+namespace fastarch::cuda {
+
+constexpr int kStepThreads = 256;
+
+// Step by step means many small launches: element i is unit i % H of row i / H.
+template <class Cell, class T>
+__global__ void forward_cell_kernel(T* gates, const T* product, const T* b_n, T* h, T* c, T* y, T* extra,
+                                    int64_t size, int64_t units, Divider by_units) {
+  for (int64_t i = global_thread(); i < size; i += grid_threads()) {
+    const int64_t row = by_units.quotient(i), unit = i - row * units;
+    const int64_t first = row * Cell::kGates * units + unit;
+    T a[Cell::kGates], p[Cell::kGates];
+#pragma unroll
+    for (int g = 0; g < Cell::kGates; ++g) {
+      a[g] = gates[first + g * units];
+      p[g] = product[first + g * units];
+    }
+    T more = c ? c[i] : T(0);
+    const T next = Cell::forward(a, p, b_n ? b_n[unit] : T(0), h[i], more);
+#pragma unroll
+    for (int g = 0; g < Cell::kGates; ++g) gates[first + g * units] = a[g];
+    if (c) c[i] = more;
+    if (extra) extra[i] = more;
+    h[i] = next;
+    y[i] = next;
+  }
+}
+
+template <class Cell, class T>
+__global__ void backward_cell_kernel(const T* gates, const T* dy, const T* extra, const T* previous, T* dh,
+                                     T* dc, T* da, T* da_h, int64_t size, int64_t units, Divider by_units) {
+  for (int64_t i = global_thread(); i < size; i += grid_threads()) {
+    const int64_t row = by_units.quotient(i), unit = i - row * units;
+    const int64_t first = row * Cell::kGates * units + unit;
+    T a[Cell::kGates], d[Cell::kGates], d_h[Cell::kGates];
+#pragma unroll
+    for (int g = 0; g < Cell::kGates; ++g) a[g] = gates[first + g * units];
+    T more = dc ? dc[i] : T(0);
+    dh[i] = Cell::backward(a, extra ? extra[i] : T(0), previous ? previous[i] : T(0),
+                           dh[i] + (dy ? dy[i] : T(0)), more, d, d_h);
+    if (dc) dc[i] = more;
+#pragma unroll
+    for (int g = 0; g < Cell::kGates; ++g) {
+      da[first + g * units] = d[g];
+      if (Cell::kOwnProductGradient) da_h[first + g * units] = d_h[g];
+    }
+  }
+}
+
+template <class T>
+__global__ void add_kernel(T* sum, const T* more, int64_t size) {
+  for (int64_t i = global_thread(); i < size; i += grid_threads()) sum[i] += more[i];
+}
+
+// GRU with the reset before the product takes two products a step, and so two passes each way.
+
+// r and z, and r h for the second product.
+template <class T>
+__global__ void forward_reset_kernel(T* gates, const T* product, const T* h, T* reset_h, int64_t size,
+                                     int64_t units, Divider by_units) {
+  for (int64_t i = global_thread(); i < size; i += grid_threads()) {
+    const int64_t row = by_units.quotient(i), unit = i - row * units;
+    T* const a = gates + row * 3 * units + unit;
+    const T* const p = product + row * 2 * units + unit;
+    const T r = sigmoid(a[0] + p[0]);
+    a[0] = r;
+    a[units] = sigmoid(a[units] + p[units]);
+    reset_h[i] = r * h[i];
+  }
+}
+
+// n, and the next h; product = w_hn (r h).
+template <class T>
+__global__ void forward_new_kernel(T* gates, const T* product, T* h, T* y, int64_t size, int64_t units,
+                                   Divider by_units) {
+  for (int64_t i = global_thread(); i < size; i += grid_threads()) {
+    const int64_t row = by_units.quotient(i), unit = i - row * units;
+    T* const a = gates + row * 3 * units + unit;
+    const T n = tanh(a[2 * units] + product[i]), next = n + a[units] * (h[i] - n);
+    a[2 * units] = n;
+    h[i] = next;
+    y[i] = next;
+  }
+}
+
+// The gradients of n and z; d_new: that of n once more, dense, for the product with w_hn.
+template <class T>
+__global__ void backward_new_kernel(const T* gates, const T* dy, const T* previous, T* dh, T* da, T* d_new,
+                                    int64_t size, int64_t units, Divider by_units) {
+  for (int64_t i = global_thread(); i < size; i += grid_threads()) {
+    const int64_t row = by_units.quotient(i), unit = i - row * units;
+    const int64_t first = row * 3 * units + unit;
+    const T z = gates[first + units], n = gates[first + 2 * units], d = dh[i] + (dy ? dy[i] : T(0));
+    const T dn = d * (T(1) - z) * (T(1) - n * n);
+    da[first + 2 * units] = dn;
+    d_new[i] = dn;
+    da[first + units] = d * (previous[i] - n) * z * (T(1) - z);
+    dh[i] = d * z;
+  }
+}
+
+// The gradient of r from that of r h; d_both: r's and z's once more, dense, for the product with their
+// weights.
+template <class T>
+__global__ void backward_reset_kernel(const T* gates, const T* previous, const T* d_reset_h, T* dh, T* da,
+                                      T* d_both, int64_t size, int64_t units, Divider by_units) {
+  for (int64_t i = global_thread(); i < size; i += grid_threads()) {
+    const int64_t row = by_units.quotient(i), unit = i - row * units;
+    const int64_t first = row * 3 * units + unit;
+    const T r = gates[first], dr = d_reset_h[i] * previous[i] * r * (T(1) - r);
+    da[first] = dr;
+    d_both[row * 2 * units + unit] = dr;
+    d_both[row * 2 * units + units + unit] = da[first + units];
+    dh[i] += d_reset_h[i] * r;
+  }
+}
+
+// Calls body(rows, first packed row) for every step, in the order of the recurrence or against it.
+template <class Body>
+void each_step(const Recurrence& recurrence, bool last_first, Body&& body) {
+  int64_t first = 0;
+  if (last_first)
+    for (int64_t t = 0; t < recurrence.steps; ++t) first += recurrence.sizes[t];
+  for (int64_t k = 0; k < recurrence.steps; ++k) {
+    const int64_t rows = recurrence.sizes[last_first ? recurrence.steps - 1 - k : k];
+    if (last_first) first -= rows;
+    if (rows) body(rows, first);
+    if (!last_first) first += rows;
+  }
+}
+
+// launch() over the elements of a step's rows.
+template <class Kernel, class... Args>
+void launch_rows(const CallSite& name, Kernel kernel, int64_t rows, int64_t units, Stream stream,
+                 Args&&... args) {
+  const int64_t size = rows * units;
+  launch(name, kernel, grid_for(size, kStepThreads), kStepThreads, 0, stream, args..., size, units,
+         Divider(units, size));
+}
+
+// A pointer moved to a packed row, null staying null.
+template <class T>
+T* at_row(T* array, int64_t row, int64_t width) {
+  return array ? array + row * width : nullptr;
+}
+
+template <class T>
+void forward_steps(const T* w_hh, const T* b_n, T* gates, T* h, T* c, T* y, T* extra,
+                   const Recurrence& recurrence, Stream stream) {
+  const int64_t units = recurrence.units, width = gates_of(recurrence.cell) * units;
+  const Buffer<T> product(recurrence.sequences * width, stream);
+  with_cell(recurrence.cell, [&]<class Cell>() {
+    each_step(recurrence, recurrence.reverse, [&](int64_t rows, int64_t first) {
+      linear_forward<T>(h, w_hh, nullptr, product.data(), rows, units, width, Activation::none, stream);
+      launch_rows("recurrent_forward", forward_cell_kernel<Cell, T>, rows, units, stream,
+                  gates + first * width, static_cast<const T*>(product.data()), b_n, h, c, y + first * units,
+                  at_row(extra, first, units));
+    });
+  });
+}
+
+template <class T>
+void forward_steps_reset_before(const T* w_hh, T* gates, T* h, T* y, const Recurrence& recurrence,
+                                Stream stream) {
+  const int64_t units = recurrence.units, both = 2 * units, n = recurrence.sequences;
+  const T* const w_n = w_hh + both * units;
+  const Buffer<T> product(n * both, stream), reset_h(n * units, stream);
+  each_step(recurrence, recurrence.reverse, [&](int64_t rows, int64_t first) {
+    T* const a = gates + first * 3 * units;
+    linear_forward<T>(h, w_hh, nullptr, product.data(), rows, units, both, Activation::none, stream);
+    launch_rows("recurrent_forward", forward_reset_kernel<T>, rows, units, stream, a,
+                static_cast<const T*>(product.data()), static_cast<const T*>(h), reset_h.data());
+    linear_forward<T>(reset_h.data(), w_n, nullptr, product.data(), rows, units, units, Activation::none,
+                      stream);
+    launch_rows("recurrent_forward", forward_new_kernel<T>, rows, units, stream, a,
+                static_cast<const T*>(product.data()), h, y + first * units);
+  });
+}
+
+template <class T>
+void backward_steps(const T* w_hh, const T* gates, const T* dy, const T* extra, const T* previous, T* dh,
+                    T* dc, T* da, T* da_h, const Recurrence& recurrence, Stream stream) {
+  const int64_t units = recurrence.units, width = gates_of(recurrence.cell) * units;
+  with_cell(recurrence.cell, [&]<class Cell>() {
+    const Buffer<T> product(Cell::kOwnProductGradient ? recurrence.sequences * units : 0, stream);
+    each_step(recurrence, !recurrence.reverse, [&](int64_t rows, int64_t first) {
+      T* const d = da + first * width;
+      T* const d_h = at_row(da_h, first, width);
+      launch_rows("recurrent_backward", backward_cell_kernel<Cell, T>, rows, units, stream,
+                  gates + first * width, at_row(dy, first, units), at_row(extra, first, units),
+                  at_row(previous, first, units), dh, dc, d, d_h);
+      if constexpr (Cell::kOwnProductGradient) {  // a part of dh goes past the product
+        linear_backward_input<T>(d_h, w_hh, product.data(), rows, units, width, stream);
+        launch("recurrent_backward", add_kernel<T>, grid_for(rows * units, kStepThreads), kStepThreads, 0,
+               stream, dh, static_cast<const T*>(product.data()), rows * units);
+      } else {
+        linear_backward_input<T>(d, w_hh, dh, rows, units, width, stream);
+      }
+    });
+  });
+}
+
+template <class T>
+void backward_steps_reset_before(const T* w_hh, const T* gates, const T* dy, const T* previous, T* dh, T* da,
+                                 const Recurrence& recurrence, Stream stream) {
+  const int64_t units = recurrence.units, n = recurrence.sequences;
+  const T* const w_n = w_hh + 2 * units * units;
+  const Buffer<T> product(n * units, stream), d_new(n * units, stream), d_both(n * 2 * units, stream);
+  each_step(recurrence, !recurrence.reverse, [&](int64_t rows, int64_t first) {
+    const T* const a = gates + first * 3 * units;
+    const T* const before = previous + first * units;
+    T* const d = da + first * 3 * units;
+    launch_rows("recurrent_backward", backward_new_kernel<T>, rows, units, stream, a,
+                at_row(dy, first, units), before, dh, d, d_new.data());
+    linear_backward_input<T>(d_new.data(), w_n, product.data(), rows, units, units, stream);
+    launch_rows("recurrent_backward", backward_reset_kernel<T>, rows, units, stream, a, before,
+                static_cast<const T*>(product.data()), dh, d, d_both.data());
+    linear_backward_input<T>(d_both.data(), w_hh, product.data(), rows, units, 2 * units, stream);
+    launch("recurrent_backward", add_kernel<T>, grid_for(rows * units, kStepThreads), kStepThreads, 0, stream,
+           dh, static_cast<const T*>(product.data()), rows * units);
+  });
+}
+
+}  // namespace fastarch::cuda
