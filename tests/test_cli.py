@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -78,6 +79,20 @@ def test_looking_imports_nothing_heavy(arguments):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert done.stderr.split() == []
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("3", "3")])
+def test_blas_runs_on_one_thread_unless_told(given, expected):
+    """The variable is there before NumPy is, which reads it once."""
+    program = (
+        "import os, sys; from fastarch.cli.parser import parse\n"
+        "options = parse(['list', '--json']); assert 'numpy' not in sys.modules\n"
+        "options.command(options); print(os.environ['OPENBLAS_NUM_THREADS'], file=sys.stderr)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    environment |= {"OPENBLAS_NUM_THREADS": given} if given else {}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.stderr.split() == [expected]
 
 
 def test_a_closed_pipe_is_no_error():
