@@ -1,34 +1,69 @@
 // Recurrent layers: RNN, LSTM and GRU over the steps of a sequence. The inputs' share of the gates and the
 // weight gradients are products over all steps, computed before and after; here is what goes step by step.
 #include "ops/recurrent.h"
+#include "recurrent/persistent.h"
 #include "recurrent/step.h"
 
 namespace fastarch::cuda {
+namespace {
+
+// Runs `persistent` where the caller wants it or it is the better choice, else `steps`. Beyond a hundred or
+// so sequences a step is arithmetic, which the blocked multiply does best; below, it is waiting, and of that
+// the grid barrier costs less than two launches and weights read anew.
+template <class Persistent, class Steps>
+void run(const char* name, const Recurrence& recurrence, Algorithm algorithm, Persistent&& persistent,
+         Steps&& steps) {
+  if (recurrence.sequences == 0 || recurrence.units == 0) return;
+  const bool wanted =
+      algorithm == Algorithm::persistent ||
+      (algorithm == Algorithm::automatic && recurrence.steps > 1 && recurrence.sequences <= kMostSequences);
+  if (wanted) {
+    const char* const refusal = persistent_refusal(recurrence);
+    if (!refusal && persistent()) return;
+    check(algorithm == Algorithm::automatic, name, "algorithm 'persistent': ",
+          refusal ? refusal : "the weights do not fit the device's shared memory, expected fewer units");
+  }
+  steps();
+}
+
+}  // namespace
 
 template <class T>
 void recurrent_forward(const T* w_hh, const T* b_n, T* gates, T* h, T* c, T* y, T* extra,
-                       const Recurrence& recurrence, Stream stream) {
-  if (recurrence.sequences * recurrence.units == 0) return;
-  if (recurrence.cell == Cell::gru_reset_before)
-    forward_steps_reset_before(w_hh, gates, h, y, recurrence, stream);
-  else
-    forward_steps(w_hh, b_n, gates, h, c, y, extra, recurrence, stream);
+                       const Recurrence& recurrence, Algorithm algorithm, Stream stream) {
+  run(
+      "recurrent_forward", recurrence, algorithm,
+      [&] { return forward_persistent(w_hh, b_n, gates, h, c, y, extra, recurrence, stream); },
+      [&] {
+        if (recurrence.cell == Cell::gru_reset_before)
+          forward_steps_reset_before(w_hh, gates, h, y, recurrence, stream);
+        else
+          forward_steps(w_hh, b_n, gates, h, c, y, extra, recurrence, stream);
+      });
 }
 
 template <class T>
 void recurrent_backward(const T* w_hh, const T* gates, const T* dy, const T* extra, const T* previous, T* dh,
-                        T* dc, T* da, T* da_h, const Recurrence& recurrence, Stream stream) {
-  if (recurrence.sequences * recurrence.units == 0) return;
-  if (recurrence.cell == Cell::gru_reset_before)
-    backward_steps_reset_before(w_hh, gates, dy, previous, dh, da, recurrence, stream);
-  else
-    backward_steps(w_hh, gates, dy, extra, previous, dh, dc, da, da_h, recurrence, stream);
+                        T* dc, T* da, T* da_h, const Recurrence& recurrence, Algorithm algorithm,
+                        Stream stream) {
+  run(
+      "recurrent_backward", recurrence, algorithm,
+      [&] {
+        return backward_persistent(w_hh, gates, dy, extra, previous, dh, dc, da, da_h, recurrence, stream);
+      },
+      [&] {
+        if (recurrence.cell == Cell::gru_reset_before)
+          backward_steps_reset_before(w_hh, gates, dy, previous, dh, da, recurrence, stream);
+        else
+          backward_steps(w_hh, gates, dy, extra, previous, dh, dc, da, da_h, recurrence, stream);
+      });
 }
 
-#define INSTANTIATE(T)                                                                                \
-  template void recurrent_forward(const T*, const T*, T*, T*, T*, T*, T*, const Recurrence&, Stream); \
-  template void recurrent_backward(const T*, const T*, const T*, const T*, const T*, T*, T*, T*, T*,  \
-                                   const Recurrence&, Stream);
+#define INSTANTIATE(T)                                                                                  \
+  template void recurrent_forward(const T*, const T*, T*, T*, T*, T*, T*, const Recurrence&, Algorithm, \
+                                  Stream);                                                              \
+  template void recurrent_backward(const T*, const T*, const T*, const T*, const T*, T*, T*, T*, T*,    \
+                                   const Recurrence&, Algorithm, Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)
 #undef INSTANTIATE

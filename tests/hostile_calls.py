@@ -25,7 +25,7 @@ def floats(*shape: int) -> np.ndarray:
 
 _CONVOLUTION = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
 _POOLING = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)}
-_LSTM = {"cell": 2, "sizes": [3, 2], "reverse": False}
+_LSTM = {"cell": 2, "sizes": [3, 2], "reverse": False, "algorithm": 0}
 _X, _Y, _FILTERS, _POOLED = (2, 3, 6, 6), (2, 4, 4, 4), (4, 3, 3, 3), (2, 3, 3, 3)
 
 
@@ -202,6 +202,9 @@ def hostile_values(name: str, value: Any) -> Iterator[tuple[Any, bool]]:
         yield from ((wrong, True) for wrong in (-0.5, 1.5, float("nan"), float("inf")))
     elif name == "cell":
         yield from ((wrong, True) for wrong in (-1, 0, 1, 3, 4, 5, 2**31, 2**63, 1.5))
+    elif name == "algorithm":
+        # 2: the persistent kernel, which takes sequences of one length.
+        yield from ((wrong, True) for wrong in (-1, 2, 3, 2**31, 2**63, 1.5))
     elif name == "sizes":
         for wrong in ([2, 3], [3, 3], [4, 1], [6, -1], [5], [], [2**62, 2**62], [2**63], [1.5], [None]):
             yield wrong, True

@@ -166,6 +166,8 @@ RECURRENT += [
     ("lstm", {"c0": floats(2, 4)}, ValueError, "c0 has shape"),
     ("lstm_backward", {"dcn": floats(2, 4)}, ValueError, "dcn has shape"),
     ("lstm_backward", {"saved": saved_by("rnn")}, TypeError, "saved is <saved by rnn"),
+    ("gru", {"algorithm": "fast"}, ValueError, "algorithm is 'fast'"),
+    ("lstm", {"algorithm": None}, ValueError, "algorithm is None"),
     ("rnn", {"nonlinearity": "sigmoid"}, ValueError, "nonlinearity is 'sigmoid'"),
     ("rnn_cell", {"nonlinearity": None}, ValueError, "nonlinearity is None"),
     ("gru", {"reset_before": 0}, TypeError, "reset_before"),

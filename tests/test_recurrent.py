@@ -34,6 +34,7 @@ def random_call(kind: str, rng: np.random.Generator) -> dict[str, Any]:
         more |= {"b_ih": None, "b_hh": None}
     if kind == "rnn" and rng.random() < 0.5:
         more["nonlinearity"] = "relu"
+    more["algorithm"] = str(rng.choice(["auto", "step"]))
     without = tuple(name for name in ("dy", "dhn", "dcn") if rng.random() < 0.2)
     return cases._make_backward(kind, "random", more, without, rng, dtype)
 
@@ -177,6 +178,75 @@ def test_padding_is_not_read(kind: str, backend: Backend) -> None:
     assert all(np.isfinite(backend.host(g)).all() for g in (y, *grads))
     assert not backend.host(grads.x)[2:, 0].any()
     assert not backend.host(y)[4:, 2].any()
+
+
+def forward_and_gradients(
+    kind: str, call: dict[str, Any], algorithm: str, backend: Backend
+) -> list[np.ndarray]:
+    call = {**call, "algorithm": algorithm}
+    gradients = {"dy": call["x"][..., :1] + 0 * call["h0"], "dhn": call["h0"]}
+    gradients |= {"dcn": call["c0"]} if kind == "lstm" else {}
+    with fa.backend(backend.name):
+        outputs = (*cases.forward(fa.ops, kind, **call), *cases.backward(fa.ops, kind, **gradients, **call))
+    return [backend.host(output) for output in outputs]
+
+
+def agree(kind: str, call: dict[str, Any], backend: Backend) -> None:
+    persistent = forward_and_gradients(kind, call, "persistent", backend)
+    step = forward_and_gradients(kind, call, "step", backend)
+    for one, other in zip(persistent, step, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
+
+
+on_kernels = pytest.mark.backends("emulator", "cuda")
+
+
+@on_kernels
+@pytest.mark.parametrize("sizes", [(3, 41, 2, 7), (2, 1, 3, 33), (2, 13, 2, 100), (1, 5, 3, 4), (4, 4, 4, 1)])
+@pytest.mark.parametrize("kind", cases.KINDS)
+def test_algorithms_agree(kind: str, sizes: tuple[int, int, int, int], backend: Backend) -> None:
+    """More sequences than are staged at a time; one; weights that leave room for few; one step; one unit."""
+    agree(kind, sequence(kind, sizes, backend), backend)
+
+
+@pytest.mark.backends("emulator")
+@pytest.mark.parametrize("kind", cases.KINDS)
+def test_persistent_kernel_under_random_schedules(kind: str, backend: Backend, count_configurations) -> None:
+    """The same bits for every order of the threads and every number of blocks that share the units."""
+    from fastarch import _emulator
+
+    seeds = max(1, round(200 * SCALE))
+    call = sequence(kind, (4, 3, 2, 7), backend)
+    agree(kind, call, backend)
+    want = [a.tobytes() for a in forward_and_gradients(kind, call, "persistent", backend)]
+    try:
+        for seed in range(seeds):
+            _emulator.set_seed(seed)
+            _emulator.set_multiprocessors((1, 2, 3, 7)[seed % 4])
+            got = forward_and_gradients(kind, call, "persistent", backend)
+            assert [a.tobytes() for a in got] == want, f"seed {seed}"
+    finally:
+        _emulator.set_multiprocessors(2)
+    count_configurations(f"schedules of the persistent {kind} kernel", seeds)
+
+
+@pytest.mark.backends("emulator")
+def test_weights_that_do_not_fit(backend: Backend) -> None:
+    """Automatic goes step by step; the persistent kernel, asked for, says why it cannot."""
+    call = sequence("lstm", (2, 2, 2, 200), backend)
+    automatic, step = (forward_and_gradients("lstm", call, name, backend) for name in ("auto", "step"))
+    assert all(np.array_equal(one, other) for one, other in zip(automatic, step, strict=True))
+    with pytest.raises(ValueError, match="the weights do not fit the device's shared memory"):
+        backend.call("lstm", {**call, "algorithm": "persistent"})
+
+
+@on_kernels
+def test_what_the_persistent_kernel_does_not_take(backend: Backend) -> None:
+    call = sequence("gru", (3, 2, 2, 4), backend) | {"algorithm": "persistent"}
+    with pytest.raises(ValueError, match=r"sequences of one length, expected lengths=None"):
+        backend.call("gru", {**call, "lengths": [3, 2]})
+    with pytest.raises(ValueError, match="reset gate before the product"):
+        backend.call("gru", {**call, "reset_before": True})
 
 
 @pytest.mark.backends("numpy", "cuda")

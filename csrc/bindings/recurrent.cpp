@@ -16,6 +16,12 @@ Cell cell_of(const char* op, int number) {
   return static_cast<Cell>(number);
 }
 
+Algorithm algorithm_of(const char* op, int number) {
+  check(number >= 0 && number <= static_cast<int>(Algorithm::persistent), op, "algorithm is ", number,
+        ", expected 0 to 2");
+  return static_cast<Algorithm>(number);
+}
+
 // What both directions agree on: w_hh says how many units, the state how many sequences, the sizes how many
 // rows.
 struct Shapes {
@@ -56,7 +62,7 @@ bool is_gru(Cell cell) { return cell == Cell::gru || cell == Cell::gru_reset_bef
 
 void recurrent_forward(py::handle w_hh, py::handle b_n, py::handle gates, py::handle h, py::handle c,
                        py::handle y, py::handle extra, int cell, const std::vector<int64_t>& sizes,
-                       bool reverse, uintptr_t stream) {
+                       bool reverse, int algorithm, uintptr_t stream) {
   Operands operands("recurrent_forward", kMemory);
   const ArrayView vw = operands.in(w_hh, "w_hh"), vh = operands.out(h, "h");
   const Shapes shapes(operands, vw, vh, cell, sizes, reverse);
@@ -69,17 +75,19 @@ void recurrent_forward(py::handle w_hh, py::handle b_n, py::handle gates, py::ha
   const ArrayView vc = only_if(lstm, operands, c, "c", n, units, true);
   const ArrayView vy = operands.out(y, "y", {shapes.rows, units});
   const ArrayView ve = only_if(lstm || gru, operands, extra, "extra", shapes.rows, units, true);
+  const Algorithm chosen = algorithm_of(operands.op(), algorithm);
   py::gil_scoped_release unlocked;
   dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
     device::recurrent_forward(data<T>(vw), data<T>(vb), mutable_data<T>(va), mutable_data<T>(vh),
                               mutable_data<T>(vc), mutable_data<T>(vy), mutable_data<T>(ve), recurrence,
-                              as_stream(stream));
+                              chosen, as_stream(stream));
   });
 }
 
 void recurrent_backward(py::handle w_hh, py::handle gates, py::handle dy, py::handle extra,
                         py::handle previous, py::handle dh, py::handle dc, py::handle da, py::handle da_h,
-                        int cell, const std::vector<int64_t>& sizes, bool reverse, uintptr_t stream) {
+                        int cell, const std::vector<int64_t>& sizes, bool reverse, int algorithm,
+                        uintptr_t stream) {
   Operands operands("recurrent_backward", kMemory);
   const ArrayView vw = operands.in(w_hh, "w_hh"), vdh = operands.out(dh, "dh");
   const Shapes shapes(operands, vw, vdh, cell, sizes, reverse);
@@ -94,11 +102,12 @@ void recurrent_backward(py::handle w_hh, py::handle gates, py::handle dy, py::ha
   const ArrayView vdc = only_if(lstm, operands, dc, "dc", n, units, true);
   const ArrayView vda = operands.out(da, "da", {rows, shapes.width});
   const ArrayView vdah = only_if(gru, operands, da_h, "da_h", rows, shapes.width, true);
+  const Algorithm chosen = algorithm_of(operands.op(), algorithm);
   py::gil_scoped_release unlocked;
   dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
     device::recurrent_backward(data<T>(vw), data<T>(va), data<T>(vdy), data<T>(ve), data<T>(vp),
                                mutable_data<T>(vdh), mutable_data<T>(vdc), mutable_data<T>(vda),
-                               mutable_data<T>(vdah), recurrence, as_stream(stream));
+                               mutable_data<T>(vdah), recurrence, chosen, as_stream(stream));
   });
 }
 
@@ -108,9 +117,9 @@ void bind_recurrent(py::module_& m) {
   const auto stream = py::arg("stream") = 0;
   m.def("recurrent_forward", &recurrent_forward, py::arg("w_hh"), py::arg("b_n").none(true), py::arg("gates"),
         py::arg("h"), py::arg("c").none(true), py::arg("y"), py::arg("extra").none(true), py::arg("cell"),
-        py::arg("sizes"), py::arg("reverse"), stream);
+        py::arg("sizes"), py::arg("reverse"), py::arg("algorithm"), stream);
   m.def("recurrent_backward", &recurrent_backward, py::arg("w_hh"), py::arg("gates"),
         py::arg("dy").none(true), py::arg("extra").none(true), py::arg("previous").none(true), py::arg("dh"),
         py::arg("dc").none(true), py::arg("da"), py::arg("da_h").none(true), py::arg("cell"),
-        py::arg("sizes"), py::arg("reverse"), stream);
+        py::arg("sizes"), py::arg("reverse"), py::arg("algorithm"), stream);
 }

@@ -23,6 +23,11 @@ struct Recurrence {
   bool reverse;
 };
 
+// Step by step, or all steps in one cooperative kernel that keeps w_hh in shared memory; `automatic` chooses.
+// The persistent kernel takes sequences of one length and every cell but gru_reset_before, where the weights
+// fit; asked for where it cannot run, it throws std::invalid_argument.
+enum class Algorithm { automatic = 0, step = 1, persistent = 2 };
+
 // One declaration per device, in the namespaces below.
 //
 // recurrent_forward: w_hh [GH, H]; b_n [H], the bias inside GRU's reset product, or null; gates [R, GH]:
@@ -42,10 +47,11 @@ namespace cuda {
 
 template <class T>
 void recurrent_forward(const T* w_hh, const T* b_n, T* gates, T* h, T* c, T* y, T* extra,
-                       const Recurrence& recurrence, Stream stream);
+                       const Recurrence& recurrence, Algorithm algorithm, Stream stream);
 template <class T>
 void recurrent_backward(const T* w_hh, const T* gates, const T* dy, const T* extra, const T* previous, T* dh,
-                        T* dc, T* da, T* da_h, const Recurrence& recurrence, Stream stream);
+                        T* dc, T* da, T* da_h, const Recurrence& recurrence, Algorithm algorithm,
+                        Stream stream);
 
 }  // namespace cuda
 }  // namespace fastarch

@@ -27,6 +27,10 @@ _SIZES = {
 _UNSORTED, _EQUAL = [2, 5, 1], [3, 3, 3]
 _VARIANTS: dict[str, tuple[str, Arguments]] = {
     "reverse": ("primes", {"reverse": True}),
+    "step": ("primes", {"algorithm": "step"}),
+    "step_reverse": ("units_37", {"algorithm": "step", "reverse": True}),
+    "persistent": ("one_sequence", {"algorithm": "persistent", "reverse": True}),
+    "persistent_one_step": ("one_step", {"algorithm": "persistent"}),
     "lengths": ("primes", {"lengths": _UNSORTED}),
     "lengths_reverse": ("primes", {"lengths": _UNSORTED, "reverse": True}),
     "short_lengths": ("primes", {"lengths": _EQUAL}),
@@ -103,7 +107,9 @@ def backward(ops: Any, kind: str, **call) -> tuple:
 
 
 def _define(kind: str, call: Arguments) -> Arguments:
-    return {"c0": None, "lengths": None, "reverse": False} | call
+    """The definition's arguments, which know nothing of algorithms."""
+    named = {name: value for name, value in call.items() if name != "algorithm"}
+    return {"c0": None, "lengths": None, "reverse": False} | named
 
 
 def forward_oracle(kind: str, **call) -> tuple:

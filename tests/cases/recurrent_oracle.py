@@ -71,9 +71,7 @@ def step_backward(kind: str, dh, dc, tape: Tape, w_ih, w_hh, nonlinearity="tanh"
         if reset_before:
             d_rh = w_hh[2 * units :].T @ d_n
             d = np.concatenate([d_rh * h * r * (1 - r), d_z, d_n])
-            dw_hh = np.outer(d, np.ones(units)) * np.concatenate(
-                [np.tile(h, (2 * units, 1)), np.tile(r * h, (units, 1))]
-            )
+            dw_hh = np.concatenate([np.outer(d[: 2 * units], h), np.outer(d_n, r * h)])
             d_before = dh * z + d_rh * r + w_hh[: 2 * units].T @ d[: 2 * units]
             return w_ih.T @ d, d_before, dc, np.outer(d, tape["x"]), dw_hh, d, d
         d = np.concatenate([d_n * p_n * r * (1 - r), d_z, d_n])

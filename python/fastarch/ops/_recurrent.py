@@ -75,6 +75,13 @@ def gru_kind(op: str, reset_before: bool) -> int:
     return cells.GRU_RESET_BEFORE if flag(op, "reset_before", reset_before) else cells.GRU
 
 
+def algorithm_number(op: str, algorithm: str) -> int:
+    """How the kernels know an algorithm's name."""
+    if not isinstance(algorithm, str) or algorithm not in cells.ALGORITHMS:
+        raise ValueError(f"[{op}] algorithm is {algorithm!r}, expected 'auto', 'step' or 'persistent'")
+    return cells.ALGORITHMS[algorithm]
+
+
 def named(x: Array, names: str, states: tuple, weights: tuple) -> Named:
     """The operands with their names, and which of them may be None."""
     operands: Named = [("x", x, False)]
@@ -142,6 +149,7 @@ class Saved:
     packing: Packing | None
     sizes: list[int]
     reverse: bool
+    algorithm: int
     x: Array  # [R, D]
     x_shape: tuple[int, ...]
     w_ih: Array
@@ -223,6 +231,7 @@ def forward(
     lengths: np.ndarray | None,
     reverse: bool,
     restore: arrays.Restore,
+    algorithm: int = 0,
 ) -> tuple[Array, Array, Array | None, Saved]:
     """y [T, N, H], the last h and c (LSTM) [N, H], and what backward needs; arguments were checked."""
     w_ih, w_hh, b_ih, b_hh = weights
@@ -253,7 +262,7 @@ def forward(
     if rows:
         bias, b_n = _biases(cell, b_ih, b_hh, units)
         run("linear_forward", linear_forward, (packed_x, w_ih, bias), gates, 0)
-        arguments = (gates, h, c, y, extra, cell, sizes, reverse)
+        arguments = (gates, h, c, y, extra, cell, sizes, reverse, algorithm)
         run("recurrent_forward", cells.recurrent_forward, (w_hh, b_n), *arguments)
     saved = Saved(
         op,
@@ -262,6 +271,7 @@ def forward(
         packing,
         sizes,
         reverse,
+        algorithm,
         packed_x,
         x.shape,
         w_ih,
@@ -316,7 +326,7 @@ def backward(
     da_h = empty(op, da.shape, w_hh) if cell == cells.GRU else None
     previous = {cells.LSTM: saved.c_before, cells.GRU: saved.h_before, cells.GRU_RESET_BEFORE: saved.h_before}
     if rows:
-        arguments = (dh, dc, da, da_h, cell, saved.sizes, saved.reverse)
+        arguments = (dh, dc, da, da_h, cell, saved.sizes, saved.reverse, saved.algorithm)
         inputs = (w_hh, saved.gates, dy, saved.extra, previous.get(cell))
         run("recurrent_backward", cells.recurrent_backward, inputs, *arguments)
     dx = _input_gradient(op, da, saved) if need[0] else None

@@ -16,6 +16,8 @@ from fastarch.ops._boundary import Array
 # The numbers by which kernels know the cells (csrc/ops/recurrent.h).
 RNN_TANH, RNN_RELU, LSTM, GRU, GRU_RESET_BEFORE = range(5)
 GATES = (1, 1, 4, 3, 3)
+# Those of the CUDA kernels; here there is one.
+ALGORITHMS = {"auto": 0, "step": 1, "persistent": 2}
 
 
 def steps(sizes: list[int], reverse: bool) -> Iterator[tuple[int, slice]]:
@@ -42,6 +44,7 @@ def recurrent_forward(
     cell: int,
     sizes: list[int],
     reverse: bool,
+    algorithm: int,
     xp: Any,
 ) -> None:
     """w_hh [GH, H], b_n [H]: the bias inside GRU's reset product, or None. gates [R, GH]: comes in as the
@@ -171,6 +174,7 @@ def recurrent_backward(
     cell: int,
     sizes: list[int],
     reverse: bool,
+    algorithm: int,
     xp: Any,
 ) -> None:
     """gates [R, GH] and extra [R, H] as recurrent_forward left them (RNN: gates is y). dy [R, H] or None:

@@ -1,6 +1,10 @@
 """Recurrent sequences: RNN (tanh or ReLU), LSTM and GRU over all steps in one call, and their gradients.
 
 Gate order, weight layouts and both bias vectors are PyTorch's: LSTM i, f, g, o; GRU r, z, n.
+
+`algorithm` concerns the CUDA kernels, of which the backward takes the same: "persistent" runs all steps in
+one launch with w_hh in shared memory (sequences of one length, not for `reset_before`, as many units as
+fit), "step" launches anew for every step, and "auto" takes the one that should be faster.
 """
 
 from __future__ import annotations
@@ -47,6 +51,7 @@ def rnn(
     lengths: Any = None,
     reverse: bool = False,
     nonlinearity: str = "tanh",
+    algorithm: str = "auto",
 ) -> tuple[Array, Array, Saved]:
     """h[t] = f(w_ih x[t] + b_ih + w_hh h[t-1] + b_hh) for every step; Elman (1990). Returns y, hn, saved.
 
@@ -56,7 +61,7 @@ def rnn(
     or "relu". Raises ValueError for shapes or values that do not fit.
     """
     cell = shared.rnn_kind("rnn", nonlinearity)
-    y, hn, _, saved = _sequence("rnn", cell, x, (h0,), (w_ih, w_hh, b_ih, b_hh), lengths, reverse)
+    y, hn, _, saved = _sequence("rnn", cell, x, (h0,), (w_ih, w_hh, b_ih, b_hh), lengths, reverse, algorithm)
     return y, hn, saved
 
 
@@ -82,6 +87,7 @@ def lstm(
     b_hh: Array | None = None,
     lengths: Any = None,
     reverse: bool = False,
+    algorithm: str = "auto",
 ) -> tuple[Array, tuple[Array, Array], Saved]:
     """Long short-term memory over every step: Hochreiter and Schmidhuber (1997), with the forget gate of
     Gers et al. (2000). Returns y, (hn, cn), saved.
@@ -91,7 +97,9 @@ def lstm(
     integers, each 1 to T, in any order; y is 0 past the end of a sequence. reverse: from the last step (of
     each sequence) to the first. Raises ValueError for shapes or values that do not fit.
     """
-    y, hn, cn, saved = _sequence("lstm", LSTM, x, (h0, c0), (w_ih, w_hh, b_ih, b_hh), lengths, reverse)
+    y, hn, cn, saved = _sequence(
+        "lstm", LSTM, x, (h0, c0), (w_ih, w_hh, b_ih, b_hh), lengths, reverse, algorithm
+    )
     return y, (hn, cn), saved
 
 
@@ -120,6 +128,7 @@ def gru(
     lengths: Any = None,
     reverse: bool = False,
     reset_before: bool = False,
+    algorithm: str = "auto",
 ) -> tuple[Array, Array, Saved]:
     """Gated recurrent units over every step: Cho et al. (2014). Returns y, hn, saved.
 
@@ -131,7 +140,7 @@ def gru(
     (of each sequence) to the first. Raises ValueError for shapes or values that do not fit.
     """
     cell = shared.gru_kind("gru", reset_before)
-    y, hn, _, saved = _sequence("gru", cell, x, (h0,), (w_ih, w_hh, b_ih, b_hh), lengths, reverse)
+    y, hn, _, saved = _sequence("gru", cell, x, (h0,), (w_ih, w_hh, b_ih, b_hh), lengths, reverse, algorithm)
     return y, hn, saved
 
 
@@ -148,7 +157,7 @@ def gru_backward(
 
 
 def _sequence(
-    op: str, cell: int, x: Array, states: tuple, weights: tuple, lengths: Any, reverse: bool
+    op: str, cell: int, x: Array, states: tuple, weights: tuple, lengths: Any, reverse: bool, algorithm: str
 ) -> tuple[Array, Array, Any, Saved]:
     with arrays.caller_stream(x, op, "x"):
         operands, restore = shared.adopt(op, shared.named(x, "h0 c0", states, weights))
@@ -162,9 +171,10 @@ def _sequence(
         more = [("h0", h0, True), ("c0", c0, True), ("b_ih", b_ih, False), ("b_hh", b_hh, False)]
         shared.check_sizes(op, cell, d, n, w_ih, w_hh, more)
         backwards = flag(op, "reverse", reverse)
+        number = shared.algorithm_number(op, algorithm)
         steps = shared.lengths_of(op, lengths, t_count, n)
         weights = (w_ih, w_hh, b_ih, b_hh)
-        y, hn, cn, saved = shared.forward(op, cell, x, h0, c0, weights, steps, backwards, restore)
+        y, hn, cn, saved = shared.forward(op, cell, x, h0, c0, weights, steps, backwards, restore, number)
         return restore(y), restore(hn), None if cn is None else restore(cn), saved
 
 
