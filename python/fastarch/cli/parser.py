@@ -48,10 +48,10 @@ def _lazily(module: str) -> Callable[[argparse.Namespace], int]:
         import importlib
         import os
 
-        # Before NumPy is loaded: OpenBLAS's threads wait for one another by spinning. For products as small as
-        # LeNet-5's one thread is faster even alone, and forty times so on a busy machine; and the sums of a run
-        # do not depend on the number of cores. Whoever sets the variable decides; compiled kernels have their
-        # own threads.
+        # Before NumPy is loaded: OpenBLAS's threads wait for one another by spinning. For products as small
+        # as LeNet-5's one thread is no slower alone and forty times faster on a busy machine; the sums of a
+        # run do not depend on the number of cores. Whoever sets the variable decides; compiled kernels have
+        # threads of their own.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         return importlib.import_module(module).run(options)
 
