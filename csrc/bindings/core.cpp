@@ -1,6 +1,8 @@
 // fastarch._core: what is not an operator: how arrays are seen, random words, threads.
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
+
 #include "bindings/array.h"
 #include "core/philox.h"
 #include "core/thread_pool.h"
@@ -33,19 +35,21 @@ py::tuple philox_words(uint64_t seed, uint64_t offset, uint64_t position) {
   return py::make_tuple(w.word[0], w.word[1], w.word[2], w.word[3]);
 }
 
-// Fills `out` (uint32 words seen as int32) with the stream's words, in order, starting at position 0.
-void philox_fill(py::handle out, uint64_t seed, uint64_t offset) {
+// Fills `out` (uint32 words seen as int32) with the stream's words `start`, `start` + 1, ...
+void philox_fill(py::handle out, uint64_t seed, uint64_t offset, int64_t start) {
   Operands operands("philox_fill", Memory::host);
   const ArrayView view = operands.out_any(out, "out");
   check(view.dtype == DType::int32, "philox_fill", "out has dtype ", dtype_name(view.dtype),
         ", expected int32");
+  check(start >= 0, "philox_fill", "start is ", start, ", expected at least 0");
   auto* words = mutable_data<uint32_t>(view);
-  const int64_t n = view.size();
+  const int64_t end = start + view.size(), first = start / 4;
   py::gil_scoped_release unlocked;
-  parallel_for((n + 3) / 4, 4096, [=](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p) {
+  parallel_for((end + 3) / 4 - first, 4096, [=](int64_t from, int64_t to) {
+    for (int64_t p = first + from; p < first + to; ++p) {
       const PhiloxWords w = philox(seed, offset, static_cast<uint64_t>(p));
-      for (int64_t i = 4 * p; i < n && i < 4 * p + 4; ++i) words[i] = w.word[i - 4 * p];
+      for (int64_t i = std::max(4 * p, start); i < std::min(4 * p + 4, end); ++i)
+        words[i - start] = w.word[i - 4 * p];
     }
   });
 }
@@ -58,6 +62,8 @@ PYBIND11_MODULE(FASTARCH_MODULE, m) {
         "How an array is seen: address, dtype, memory (host | cuda), shape, strides in elements.");
   m.def("philox", &philox_words, py::arg("seed"), py::arg("offset"), py::arg("position"),
         "The four Philox4x32-10 words at `position` of the stream (seed, offset).");
-  m.def("philox_fill", &philox_fill, py::arg("out"), py::arg("seed"), py::arg("offset"));
+  m.def(
+      "philox_fill", &philox_fill, py::arg("out"), py::arg("seed"), py::arg("offset"), py::arg("start") = 0,
+      "Fills an int32 array with the bits of the words start, start + 1, ... of the stream (seed, offset).");
   m.def("thread_count", &thread_count);
 }

@@ -62,11 +62,10 @@ def philox(n: int, seed: int, offset: int, xp: Any = np, start: int = 0) -> Any:
     n, start = _size("philox", "n", n), _size("philox", "start", start)
     seed, offset = _word64("philox", "seed", seed), _word64("philox", "offset", offset)
     words = xp.empty(n, xp.uint32)
-    if xp is np and start == 0:
-        core = _compiled_core()
-        if core is not None:
-            core.philox_fill(words.view(np.int32), seed, offset)
-            return words
+    core = _compiled_core() if xp is np else None
+    if core is not None:
+        core.philox_fill(words.view(np.int32), seed, offset, start)
+        return words
     first = start // 4
     positions = (start + n + 3) // 4 - first
     skipped = start % 4

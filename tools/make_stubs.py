@@ -1,0 +1,59 @@
+"""Writes the type stubs of the compiled modules, python/fastarch/_*.pyi, from the signatures in their docstrings.
+
+Run it after a change of a binding, with every module built that has a stub: PYTHONPATH=python python tools/make_stubs.py
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+MODULES = ("_core", "_cpu", "_cuda", "_emulator")
+FOLDER = Path(__file__).resolve().parents[1] / "python" / "fastarch"
+# pybind11 writes what it converts from; a caller thinks of one type.
+NARROWED = (
+    ("typing.SupportsInt | typing.SupportsIndex", "int"),
+    ("typing.SupportsFloat | typing.SupportsIndex", "float"),
+    ("object", "Any"),
+)
+
+
+def signature(name: str, doc: str) -> str:
+    """`name(x: Any, stream: int = 0) -> None` from the first line of a pybind11 docstring."""
+    line = doc.strip().splitlines()[0]
+    if not line.startswith(f"{name}("):
+        raise ValueError(f"{name}: its docstring starts with {line!r}, expected its signature")
+    for wide, narrow in NARROWED:
+        line = re.sub(rf"\b{re.escape(wide)}", narrow, line)
+    return line
+
+
+def stub(module: ModuleType) -> str:
+    """The text of a module's stub."""
+    names = sorted(n for n in dir(module) if not n.startswith("_") and callable(getattr(module, n)))
+    lines = [f"def {signature(name, getattr(module, name).__doc__)}: ..." for name in names]
+    head = '"""Made by tools/make_stubs.py."""\n\n'
+    if any("Any" in line for line in lines):
+        head += "from typing import Any\n\n"
+    return head + "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    missing = []
+    for name in MODULES:
+        try:
+            module = importlib.import_module(f"fastarch.{name}")
+        except ImportError as error:
+            missing.append(f"{name} ({error})")
+            continue
+        (FOLDER / f"{name}.pyi").write_text(stub(module))
+    if missing:
+        print("make_stubs: left as they are, not built: " + ", ".join(missing), file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
