@@ -24,7 +24,8 @@ def test_stub_lists_every_function_with_its_arguments(name):
     described = {node.name: node for node in stub.body if isinstance(node, ast.FunctionDef)}
     assert set(described) == set(functions)
     for function, node in described.items():
-        first_line = functions[function].__doc__.strip().splitlines()[0]
+        lines = functions[function].__doc__.splitlines()
+        signature = next(line for line in lines if line.startswith(f"{function}(") and "*args" not in line)
         for argument in node.args.args:
-            assert f"{argument.arg}: " in first_line, f"{name}.{function} has no argument {argument.arg}"
-        assert first_line.count(": ") == len(node.args.args), f"{name}.{function}: {first_line}"
+            assert f"{argument.arg}: " in signature, f"{name}.{function} has no argument {argument.arg}"
+        assert signature.count(": ") == len(node.args.args), f"{name}.{function}: {signature}"

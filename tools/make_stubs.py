@@ -22,10 +22,11 @@ NARROWED = (
 
 
 def signature(name: str, doc: str) -> str:
-    """`name(x: Any, stream: int = 0) -> None` from the first line of a pybind11 docstring."""
-    line = doc.strip().splitlines()[0]
-    if not line.startswith(f"{name}("):
-        raise ValueError(f"{name}: its docstring starts with {line!r}, expected its signature")
+    """`name(x: Any, stream: int = 0) -> None` from a pybind11 docstring; a wrapper's own `*args` says nothing."""
+    lines = [line for line in doc.splitlines() if line.startswith(f"{name}(") and "*args" not in line]
+    if not lines:
+        raise ValueError(f"{name}: no line of its docstring is its signature")
+    line = lines[0]
     for wide, narrow in NARROWED:
         line = re.sub(rf"\b{re.escape(wide)}", narrow, line)
     return line
