@@ -1,17 +1,15 @@
-// Two-dimensional convolution and its gradients: three matrix products on the blocked multiply of
-// gemm/simt.h.
+// Two-dimensional convolution and its gradients: three matrix products on the multiply of gemm/simt.h.
 //
 // Each group is one product of a batch. Pixels run along the columns, because an [N, C, H, W] tensor stores
 // the pixels of a channel side by side.
-//   forward          y  [filter, pixel]  = weight [filter, tap]   * patches of x [tap, pixel], then bias,
-//   activation input gradient   dx [channel, pixel] = weight [channel, tap]  * patches of dy [tap, pixel],
-//   phase by phase weight gradient  dw [filter, tap]    = dy [filter, pixel]     * patches of x, transposed;
-//   db = the row sums of dy
+//   y  [filter, pixel]  = weight [filter, tap]  * patches of x [tap, pixel], then bias and activation
+//   dx [channel, pixel] = weight [channel, tap] * patches of dy [tap, pixel]
+//   dw [filter, tap]    = dy [filter, pixel]    * patches of x [pixel, tap];  db = the row sums of dy
 //
-// The input gradient gathers: with a stride, a pixel is reached only by the taps r with h + padding = r *
-// dilation modulo the stride. So the pixels of one residue (a phase) see the same few taps, and are by
-// themselves a convolution of dy with stride 1: no multiplication by a structural zero, no two threads that
-// write the same pixel.
+// The input gradient gathers. With a stride, a pixel is reached only by the taps r with h + padding equal to
+// r * dilation modulo the stride. So the pixels of one residue, a phase, see the same few taps, and are by
+// themselves a convolution of dy with stride 1: no multiplication by a structural zero, and no two threads
+// that add to the same pixel.
 #include <algorithm>
 #include <numeric>
 #include <vector>
@@ -36,41 +34,39 @@ struct Forward {
 
   __device__ __forceinline__ auto at(int group) const {
     Operands<Matrix<T, true>, PixelColumns<T>, ImageResult<T>, T> one{
-        weight, patches, result, filters, patches.patches.columns, taps};
+        weight, patches, result, filters, patches.source.columns, taps};
     one.a.data += group * filters * taps;
-    one.b.patches.x += group * channels_pitch;
+    one.b.source.x += group * channels_pitch;
     one.result.out += group * filters * result.channel_pitch;
     if (result.bias) one.result.bias += group * filters;
     return one;
   }
 };
 
-// The pixels h = first + stride * i of one axis, and what they see: dy at origin + i + step * j through tap
-// tap_first + tap_step * j.
+// The pixels h = first + stride * i of one axis, and what reaches them: dy at origin + i - step * j through
+// tap tap_first + tap_step * j.
 struct AxisPhase {
   int64_t first, pixels, origin, tap_first, taps;
 };
 
 struct Axis {
-  std::vector<AxisPhase> phases;
+  std::vector<AxisPhase> phases;  // those that some tap reaches
+  bool complete;                  // they are all
   int64_t tap_step, step;
 };
 
 Axis input_gradient_axis(int64_t extent, int64_t window, int64_t stride, int64_t padding, int64_t dilation) {
   const int64_t common = std::gcd(stride, dilation);
-  Axis axis{{}, stride / common, -dilation / common};
-  for (int64_t first = 0; first < std::min(stride, extent); ++first) {
-    AxisPhase phase{first, divide_up(extent - first, stride), 0, 0, 0};
-    for (int64_t tap = 0; tap < std::min(window, axis.tap_step); ++tap) {
-      const int64_t distance = first + padding - tap * dilation;
-      if (distance % stride != 0) continue;
-      phase.origin = distance / stride;
-      phase.tap_first = tap;
-      phase.taps = divide_up(window - tap, axis.tap_step);
-      break;
-    }
-    axis.phases.push_back(phase);
+  Axis axis{{}, false, stride / common, dilation / common};
+  // Taps tap_step apart meet the same pixels, nearer ones never do.
+  for (int64_t tap = 0; tap < std::min(window, axis.tap_step); ++tap) {
+    const int64_t first = ((tap * dilation - padding) % stride + stride) % stride;
+    if (first >= extent) continue;
+    axis.phases.push_back({first, divide_up(extent - first, stride),
+                           (first + padding - tap * dilation) / stride, tap,
+                           divide_up(window - tap, axis.tap_step)});
   }
+  axis.complete = static_cast<int64_t>(axis.phases.size()) == std::min(stride, extent);
   return axis;
 }
 
@@ -103,12 +99,12 @@ struct InputGradient {
                                                                     channels, phase.columns, phase.taps};
     one.a.w += group * weight_pitch + phase.first_tap;
     one.a.window = phase.window;
-    one.b.patches.x += group * filters_pitch;
-    one.b.patches.columns = phase.columns;
-    one.b.patches.pixels = phase.pixels;
-    one.b.patches.window = phase.window;
-    one.b.patches.origin_h = phase.origin_h;
-    one.b.patches.origin_w = phase.origin_w;
+    one.b.source.x += group * filters_pitch;
+    one.b.source.columns = phase.columns;
+    one.b.source.pixels = phase.pixels;
+    one.b.source.window = phase.window;
+    one.b.source.origin_h = phase.origin_h;
+    one.b.source.origin_w = phase.origin_w;
     one.result.out += group * channels * result.channel_pitch + phase.first_pixel;
     one.result.pixels = phase.pixels;
     return one;
@@ -131,7 +127,7 @@ struct WeightGradient {
     Operands<ChannelRows<T>, TapColumns<T>, MatrixResult<T>, T> one{dy,      patches, result,
                                                                     filters, taps,    pixels};
     one.a.dy += group * filters * dy.plane.divisor();
-    one.b.patches.x += group * channels_pitch;
+    one.b.source.x += group * channels_pitch;
     one.result.out += group * filters * taps;
     if (db) one.row_sums = db + group * filters;
     return one;
@@ -143,9 +139,10 @@ void check_limits(const Conv2dShape& s, const char* op) {
         std::max(s.h * s.w, s.p * s.q), " pixels, expected at most ", kMostPixels);
   const int64_t taps = std::max(s.c, s.k) / s.groups * s.r * s.s;
   check(taps <= kMostTaps, op, "a filter has ", taps, " taps, expected at most ", kMostTaps);
+  const auto last = [](int64_t count, int64_t step) { return std::max<int64_t>(count - 1, 0) * step; };
   const int64_t farthest =
-      std::max({s.h + s.padding_h, s.w + s.padding_w, s.p * s.stride_h + s.r * s.dilation_h,
-                s.q * s.stride_w + s.s * s.dilation_w});
+      std::max({s.h + s.padding_h, s.w + s.padding_w, last(s.p, s.stride_h) + last(s.r, s.dilation_h),
+                last(s.q, s.stride_w) + last(s.s, s.dilation_w)});
   check(farthest < kMostPosition, op, "the padded image has an extent of ", farthest, ", expected less than ",
         kMostPosition);
 }
@@ -176,11 +173,11 @@ void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv
                     Stream stream) {
   check_limits(s, "conv2d_forward");
   const PixelColumns<T> patches{input_patches(x, s)};
-  const int64_t filters = s.k / s.groups, taps = patches.patches.taps;
+  const int64_t filters = s.k / s.groups, taps = patches.source.taps;
   const ImageResult<T> result{y, s.k * s.p * s.q, s.p * s.q, Grid(s.p, s.q), s.q, 1, bias, kind};
   const Forward<T> problem{{weight, filters, taps, taps}, patches, result, filters, taps,
                            s.c / s.groups * s.h * s.w};
-  multiply("conv2d_forward", problem, {s.groups, filters, patches.patches.columns, taps}, false, stream);
+  multiply("conv2d_forward", problem, {s.groups, filters, patches.source.columns, taps}, false, stream);
 }
 
 template <class T>
@@ -188,7 +185,11 @@ void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShap
   check_limits(s, "conv2d_backward_input");
   const Axis rows = input_gradient_axis(s.h, s.r, s.stride_h, s.padding_h, s.dilation_h);
   const Axis columns = input_gradient_axis(s.w, s.s, s.stride_w, s.padding_w, s.dilation_w);
-  const int64_t channels = s.c / s.groups, filters = s.k / s.groups;
+  const int64_t channels = s.c / s.groups, filters = s.k / s.groups, size = s.n * s.c * s.h * s.w;
+  if (size == 0) return;
+  if (!rows.complete || !columns.complete)
+    check_cuda(cudaMemsetAsync(dx, 0, size * sizeof(T), static_cast<cudaStream_t>(stream)),
+               "cudaMemsetAsync");
 
   InputGradient<T> problem{};
   problem.weight = FilterRows<T>{.w = weight,
@@ -197,13 +198,13 @@ void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShap
                                  .channel_pitch = static_cast<int>(s.r * s.s),
                                  .tap_pitch_h = static_cast<int>(rows.tap_step * s.s),
                                  .tap_pitch_w = static_cast<int>(columns.tap_step)};
-  problem.patches.patches = Patches<T>{.x = dy,
-                                       .image_pitch = s.k * s.p * s.q,
-                                       .channel_pitch = static_cast<int>(s.p * s.q),
-                                       .height = static_cast<int>(s.p),
-                                       .width = static_cast<int>(s.q),
-                                       .step_h = static_cast<int>(rows.step),
-                                       .step_w = static_cast<int>(columns.step)};
+  problem.patches.source = Patches<T>{.x = dy,
+                                      .image_pitch = s.k * s.p * s.q,
+                                      .channel_pitch = static_cast<int>(s.p * s.q),
+                                      .height = static_cast<int>(s.p),
+                                      .width = static_cast<int>(s.q),
+                                      .step_h = static_cast<int>(-rows.step),
+                                      .step_w = static_cast<int>(-columns.step)};
   problem.result = ImageResult<T>{.out = dx,
                                   .image_pitch = s.c * s.h * s.w,
                                   .channel_pitch = s.h * s.w,
@@ -245,7 +246,7 @@ template <class T>
 void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& s, Stream stream) {
   check_limits(s, "conv2d_backward_weight");
   const TapColumns<T> patches{input_patches(x, s)};
-  const int64_t filters = s.k / s.groups, taps = patches.patches.taps, pixels = patches.patches.columns;
+  const int64_t filters = s.k / s.groups, taps = patches.source.taps, pixels = patches.source.columns;
   const WeightGradient<T> problem{{dy, filters, s.k * s.p * s.q, s.p * s.q},
                                   patches,
                                   {dw, taps, nullptr, Activation::none},

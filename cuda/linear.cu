@@ -1,9 +1,8 @@
-// Fully connected layer: three matrix products on the blocked multiply of gemm/simt.h.
+// Fully connected layer: three matrix products on the multiply of gemm/simt.h.
 //
-//   forward           y [m, out]  = x  [m, in]      * weight^T [in, out], then bias and activation
-//   input gradient    dx [m, in]  = dy [m, out]     * weight [out, in]
-//   weight gradient   dw [out, in] = dy^T [out, m]  * x [m, in];  db = the row sums of dy^T, from the same
-//   pass
+//   y  [m, out]  = x    [m, in]  * weight^T [in, out], then bias and activation
+//   dx [m, in]   = dy   [m, out] * weight   [out, in]
+//   dw [out, in] = dy^T [out, m] * x        [m, in];  db = the row sums of dy^T, in the same pass
 #include "gemm/matrix.h"
 #include "gemm/simt.h"
 #include "ops/linear.h"

@@ -75,6 +75,7 @@ OPERATIONS = {
         "seeds",
         "shared_memory_limits",
     ],
+    "multiply": ["split", "whole"],
     "semantics": [
         "atomics",
         "barrier_votes",

@@ -2,11 +2,15 @@
 //
 // What a reader is. An operand is seen as a set of lines, one for each row of A or column of B, that run
 // along k. A thread asks for the same few lines again and again while k moves on, so a reader splits the
-// work: `line()` does once what depends on the line, `step()` what depends on k, and `load()` joins the two
-// into kWidth elements that are neighbours in memory, along k where kAlongK, else across lines. Outside of
-// the matrix it delivers zeros. Columns of a batch of images can outnumber 32 bits, and so can k: `start()`
-// moves the reader to the first k of a slice, and counts from there with an int. `left` is how many values of
-// k the slice still has, 0 or less past its end.
+// work:
+//   line(index)         what depends on the line alone, done once;
+//   step(k, left)       what depends on k alone;
+//   load(line, step)    both joined: kWidth elements that are neighbours in memory, along k where kAlongK,
+//   else
+//                       across lines, and zeros outside of the matrix.
+// There can be more than 2^31 lines, and values of k: start(first_k) moves the reader to the first k of a
+// slice, and what follows counts from there with an int. `left` is what the slice still has, <= 0 past its
+// end.
 #pragma once
 #include "core/launch.h"
 #include "core/math.h"
@@ -14,8 +18,8 @@
 
 namespace fastarch::cuda {
 
-// The first `valid` elements at `from`, the rest of the pack zeros. Where `aligned`, packs are whole or
-// empty, and one instruction loads them.
+// The first `valid` elements at `from`, then zeros. Where `aligned`, all or none are valid, and one
+// instruction loads them.
 template <class T>
 __device__ __forceinline__ void load_some(const T* from, int valid, bool aligned, T (&values)[kVector<T>]) {
   if (aligned) {

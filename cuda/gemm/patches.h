@@ -2,18 +2,16 @@
 //
 // The patch matrix of an image x [N, C, H, W] has a row for each tap (c, r, s) of the window and a column for
 // each output pixel (n, p, q); its element is the pixel of x that the tap falls on, zero outside of the
-// image. It is R*S times as large as x, so it is never stored: the readers compute where each element lies.
-// Both coordinates are affine, so a pixel and a tap are reduced to the same thing, an offset and a position
-// (h, w), and are simply added: what remains for an element is two additions and two comparisons to see
-// whether it is inside, one to address it.
+// image. It is R*S times as large as x, so it is never stored: readers compute where each element lies. What
+// a pixel and a tap contribute to that simply adds up, and each is needed many times; so both are decoded
+// once, and an element costs two additions, two comparisons whether it is inside, and its address.
 #pragma once
 #include "core/divide.h"
 #include "gemm/matrix.h"
 
 namespace fastarch::cuda {
 
-// What the launchers must check: with these limits positions fit an int and flat indices within an image fit
-// 31 bits.
+// What launchers must check: within these limits a position fits an int, and so does an index in an image.
 constexpr int64_t kMostPixels = int64_t{1} << 30;    // of one channel of one image
 constexpr int64_t kMostTaps = int64_t{1} << 30;      // C * R * S
 constexpr int64_t kMostPosition = int64_t{1} << 29;  // of a coordinate, padding and dilation included
@@ -70,8 +68,7 @@ struct Patches {
   }
 };
 
-// The patch matrix as B[k = tap, n = pixel]: neighbours in memory are pixels, so threads walk across the
-// columns.
+// The patch matrix as B[k = tap, n = pixel]: neighbours in memory are pixels, so threads walk across columns.
 template <class T>
 struct PixelColumns {
   static constexpr bool kAlongK = false;
@@ -79,21 +76,21 @@ struct PixelColumns {
   using Line = Pixel<T>;
   using Step = Tap;
 
-  Patches<T> patches;
+  Patches<T> source;
   int first = 0;
 
   __device__ __forceinline__ void start(int64_t first_k) { first = static_cast<int>(first_k); }
   __device__ __forceinline__ Line line(int64_t n) const {
-    if (n >= patches.columns) return {nullptr, kOutside, kOutside};
+    if (n >= source.columns) return {nullptr, kOutside, kOutside};
     uint32_t within;
-    const int64_t image = patches.pixels.plane.split_wide(n, &within);
-    return patches.pixel(image, within);
+    const int64_t image = source.pixels.plane.split_wide(n, &within);
+    return source.pixel(image, within);
   }
   __device__ __forceinline__ Step step(int k, int left) const {
-    return left > 0 ? patches.tap(first + k) : Tap{0, kOutside, kOutside};
+    return left > 0 ? source.tap(first + k) : Tap{0, kOutside, kOutside};
   }
   __device__ __forceinline__ void load(const Line& pixel, const Step& tap, T (&value)[1]) const {
-    value[0] = patches.at(pixel, tap);
+    value[0] = source.at(pixel, tap);
   }
 };
 
@@ -105,23 +102,23 @@ struct TapColumns {
   using Line = Tap;
   using Step = Pixel<T>;
 
-  Patches<T> patches;
+  Patches<T> source;
   uint32_t first = 0;
 
   __device__ __forceinline__ void start(int64_t first_k) {
-    patches.x += patches.pixels.plane.split_wide(first_k, &first) * patches.image_pitch;
+    source.x += source.pixels.plane.split_wide(first_k, &first) * source.image_pitch;
   }
   __device__ __forceinline__ Line line(int64_t n) const {
-    return n < patches.taps ? patches.tap(static_cast<uint32_t>(n)) : Tap{0, kOutside, kOutside};
+    return n < source.taps ? source.tap(static_cast<uint32_t>(n)) : Tap{0, kOutside, kOutside};
   }
   __device__ __forceinline__ Step step(int k, int left) const {
     if (left <= 0) return {nullptr, kOutside, kOutside};
     uint32_t within;
-    const uint32_t image = patches.pixels.plane.split(first + k, &within);
-    return patches.pixel(image, within);
+    const uint32_t image = source.pixels.plane.split(first + k, &within);
+    return source.pixel(image, within);
   }
   __device__ __forceinline__ void load(const Line& tap, const Step& pixel, T (&value)[1]) const {
-    value[0] = patches.at(pixel, tap);
+    value[0] = source.at(pixel, tap);
   }
 };
 
@@ -175,8 +172,8 @@ struct ChannelRows {
   }
 };
 
-// Filters w [K, C, R, S] as A[m = c, k = (filter, i, j)], where (i, j) counts only the taps r = first + i *
-// step ...
+// Filters w [K, C, R, S] as A[m = c, k = (filter, i, j)], where (i, j) counts some of the window's taps only:
+// those of one phase of the input gradient.
 template <class T>
 struct FilterRows {
   static constexpr bool kAlongK = true;
@@ -206,16 +203,15 @@ struct FilterRows {
   }
 };
 
-// What becomes of out[m = channel, n = pixel]: bias by channel, then the activation, stored as an image [N,
-// C, H, W].
+// What becomes of out[m = channel, n = pixel]: bias by channel, then the activation, stored as [N, C, H, W].
 template <class T>
 struct ImageResult {
   T* out;  // at the first pixel of this grid
   int64_t image_pitch, channel_pitch;
   Grid pixels{};
-  int64_t pitch_h;  // elements between the grid's rows and columns: 1 where the grid is the whole image
-  int pitch_w;
-  const T* bias;  // by channel, or null
+  int64_t pitch_h;  // elements between the grid's rows: the image's width, where the grid is all of it
+  int pitch_w;      // and between its columns: 1
+  const T* bias;    // by channel, or null
   Activation kind;
 
   using Column = int64_t;

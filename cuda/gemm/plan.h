@@ -42,7 +42,7 @@ struct Shape {
 };
 
 struct Plan {
-  int tile = 0;  // index into Tiles
+  int tile = 0;                                  // index into Tiles
   int64_t tiles_m = 1, tiles_n = 1, blocks = 1;  // blocks: without splitting k
   int64_t splits = 1, slice = 0;  // k is cut into `splits` slices of `slice`, the last one shorter
   double cycles = INFINITY;
@@ -50,17 +50,18 @@ struct Plan {
 
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The estimate counts issue slots, of which a multiprocessor has 128 a cycle: one for each multiply-add, half a one for
-// each value that a thread reads from shared memory, about sixteen for each element brought in from global memory
-// (where it lies, whether it is inside, load, store). Against the wait for global memory only other blocks on the same
-// multiprocessor help, so a step of k never takes less than kLatency. Splitting k costs another launch, which brings
-// the partial sums back from memory at some 16 bytes a cycle and multiprocessor.
+// The estimate counts issue slots, of which a multiprocessor has 128 a cycle: one for each multiply-add, half
+// a one for each value that a thread reads from shared memory, about sixteen for each element brought in from
+// global memory (where it lies, whether it is inside, load, store). Against the wait for global memory only
+// other blocks on the same multiprocessor help, so a step never takes less than kLatency. Splitting k costs
+// another launch, and the partial sums' way to memory and back at some 16 bytes a cycle and multiprocessor.
 template <class Tile>
 Plan estimate(const Shape& shape, const Plan& tiling, int64_t splits, int multiprocessors) {
   constexpr double kSlots = 128, kLatency = 700, kLaunch = 4000, kBytes = 16;
-  constexpr double kStepSlots = Tile::kDepth * (Tile::kRows * Tile::kColumns +
-                                                0.5 * Tile::kThreads * (Tile::kMicroRows + Tile::kMicroColumns) +
-                                                16.0 * (Tile::kRows + Tile::kColumns));
+  constexpr double kStepSlots =
+      Tile::kDepth *
+      (Tile::kRows * Tile::kColumns + 0.5 * Tile::kThreads * (Tile::kMicroRows + Tile::kMicroColumns) +
+       16.0 * (Tile::kRows + Tile::kColumns));
   constexpr int kSize = sizeof(typename Tile::Value);
   Plan plan = tiling;
   const int64_t k = std::max<int64_t>(shape.k, 1);
@@ -78,8 +79,8 @@ Plan estimate(const Shape& shape, const Plan& tiling, int64_t splits, int multip
   return plan;
 }
 
-// The fastest plan by that estimate, among those whose slices of k just fill one to eight waves of blocks. It depends
-// on the shape and the device alone: the same call, the same sums.
+// The fastest plan by that estimate, among those whose slices of k just fill one to eight waves of blocks. It
+// follows from the shape and the device alone: the same call, the same sums.
 template <class T>
 Plan plan_multiply(const Shape& shape, int multiprocessors) {
   constexpr int64_t kMostWaves = 8;

@@ -1,18 +1,16 @@
-// The blocked matrix multiply result[m, n] = sum over k of A[m, k] * B[k, n], on the ordinary arithmetic
-// units.
+// The blocked matrix multiply result[m, n] = sum over k of A[m, k] * B[k, n], on the ordinary (SIMT) units.
 //
 // A block owns one tile of the result and walks along k. The piece of A and of B that a step needs lies in
 // shared memory, so that each element fetched from global memory is used by a whole tile row or column; each
 // thread keeps a micro-tile of sums in registers, so that each value read from shared memory is used several
-// times as well. While one step is multiplied the next one's elements are on their way into registers, and go
-// to the other half of a double buffer: the wait for memory hides behind arithmetic, and a step costs one
-// barrier.
+// times as well. While one step is multiplied, the next one's elements are on their way into registers; they
+// go to the other half of a double buffer. So the wait for memory hides behind arithmetic, and a step costs
+// one barrier.
 //
 // What A, B and the result are is the problem's business: a type with
 //   using Value = float or double;
-//   Operands<A, B, Result> at(int batch) const;       // readers and result of one member of the batch
-//   (matrix.h) static constexpr bool kRowSums;                   // also wanted: row_sums[m] = sum over k of
-//   A[m, k]
+//   Operands<...> at(int batch) const;  readers (matrix.h) and result of one member of the batch
+//   static constexpr bool kRowSums;     whether row_sums[m] = sum over k of A[m, k] may be wanted as well
 #pragma once
 #include "core/buffer.h"
 #include "core/divide.h"
@@ -20,38 +18,36 @@
 
 namespace fastarch::cuda {
 
-template <class A_, class B_, class Result_, class T>
+template <class A, class B, class Result, class T>
 struct Operands {
-  A_ a;
-  B_ b;
-  Result_ result;
+  A a;
+  B b;
+  Result result;
   int64_t m, n, k;
   T* row_sums = nullptr;  // [m], or null
 };
 
-// Where in the grid a block is. The grid is flat, so that no extent meets the 65,535 limit of its other
-// dimensions; neighbouring blocks share the columns, which are the costlier to read.
 struct Schedule {
   FastDivider tiles_m, tiles_n, splits;
-  int64_t slice, m, n;  // k of a slice; the largest m and n of the batch, which shape the partial sums
+  int64_t slice, m, n;  // values of k in a slice; the largest m and n of the batch, which shape the partials
 };
 
+// Where a block is. The grid is flat, so that no extent meets the limit of 65,535 of its other dimensions.
+// Neighbouring blocks share their columns, which are the costlier to read.
 struct Place {
   uint32_t batch, split, tile_m, tile_n;
 };
 
-// One thread's share of bringing a step's piece of an operand from global to shared memory, in kWidth-wide
-// loads.
+// One thread's share of bringing a step's piece of an operand from global to shared memory.
 template <class Tile, int Lines, int Pitch, class Reader>
 struct Carrier {
   using T = typename Tile::Value;
   static constexpr int kWidth = Reader::kWidth;
-  static constexpr int kAcross =
-      (Reader::kAlongK ? Tile::kDepth : Lines) / kWidth;  // loads side by side in memory
-  static constexpr int kDown = Tile::kThreads / kAcross;
-  static constexpr int kLoads = (Reader::kAlongK ? Lines : Tile::kDepth) / kDown;
-  static_assert(kAcross * kDown == Tile::kThreads &&
-                kLoads * kDown == (Reader::kAlongK ? Lines : Tile::kDepth));
+  static constexpr int kWide = Reader::kAlongK ? Tile::kDepth : Lines, kHigh = Tile::kDepth * Lines / kWide;
+  static constexpr int kAcross = kWide / kWidth;          // threads side by side in memory
+  static constexpr int kDown = Tile::kThreads / kAcross;  // rows of threads
+  static constexpr int kLoads = kHigh / kDown;            // of each thread
+  static_assert(kAcross * kDown == Tile::kThreads && kLoads * kDown == kHigh);
 
   // What depends on the line is computed once. A thread that carries many lines has no registers for it: it
   // goes to a table in shared memory then, which a barrier must follow.
@@ -137,11 +133,10 @@ __device__ __forceinline__ void multiply_step(const T (&a)[Tile::kDepth][Tile::k
   }
 }
 
-// Hands the tile's sums to store(row, value), a thread's all of one column, in an order in which
-// neighbouring threads hold neighbouring columns: every store to global memory is then coalesced whatever the
-// extents. The micro-tiles pass through shared memory for that, one of their rows at a time. That loop is not
-// unrolled: with every row's addresses at once, the registers would not do. So the row to pass on is picked
-// by comparison, since registers cannot be indexed.
+// Hands the tile's sums to store(row, value). All of a thread's are of one column, and neighbouring threads
+// have neighbouring columns: stores to global memory are then coalesced, whatever the extents. The sums pass
+// through shared memory for that, one row of each micro-tile at a time. That loop is not unrolled, for want
+// of registers; and as registers cannot be indexed, the row is picked by comparison.
 template <class Tile, class T, class Store>
 __device__ __forceinline__ void store_tile(T* shared, const T (&sum)[Tile::kMicroRows][Tile::kMicroColumns],
                                            Store&& store) {
@@ -190,22 +185,21 @@ __device__ __forceinline__ void store_sums(const Problem& problem, const Schedul
     const int64_t first = (int64_t{place.batch} * schedule.splits.divisor() + place.split) * schedule.m;
     T* const out = partials + first * schedule.n + column_n;
     store_tile<Tile>(shared, sum, [&](int row, T value) {
-      if (first_m + row < m && column_n < n) out[(first_m + row) * schedule.n] = value;
+      const bool wanted = first_m + row < schedule.m && column_n < schedule.n;  // also past a smaller member
+      if (wanted) out[(first_m + row) * schedule.n] = value;
     });
     if (sum_rows && first_m + threadIdx.x < m) row_partials[first + first_m + threadIdx.x] = row_sum;
   }
 }
 
-// Grid: one block for each (batch, slice of k, tile column, tile row), the last one fastest. With more than
-// one slice the sums go to partials [batch, slice, m, n] and row_partials [batch, slice, m], which
-// combine_kernel adds up.
+// Grid: one block for each (batch, slice of k, tile column, tile row), the last one fastest. With several
+// slices the sums go to partials [batch, slice, m, n] and row_partials [batch, slice, m], for combine_kernel.
 template <class Tile, class Problem, class T = typename Problem::Value>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident)
     multiply_kernel(const Problem problem, const Schedule schedule, T* partials, T* row_partials) {
   FASTARCH_SHARED(T, a_tile, [2][Tile::kDepth][Tile::kPitchA]);
   FASTARCH_SHARED(T, b_tile, [2][Tile::kDepth][Tile::kPitchB]);
-  static_assert(Tile::kThreadsDown * Tile::kColumns <=
-                2 * Tile::kDepth * Tile::kPitchB);  // store_tile uses b_tile
+  static_assert(Tile::kThreadsDown * Tile::kColumns <= 2 * Tile::kDepth * Tile::kPitchB);  // see store_sums
 
   Place place;
   place.batch = schedule.splits.split(
@@ -257,9 +251,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident)
                    row_partials);
 }
 
-// Adds the slices' partial sums, always in the same order, and stores the results. A block takes 32
-// neighbouring results at a time; its 8 rows of threads take every 8th slice each, then the first row adds
-// the 8 sums.
+// Adds the slices' partial sums, always in the same order, and stores the results. A block takes 32 results
+// at a time; its 8 rows of threads take every 8th slice each, then the first row adds the 8 sums.
 constexpr int kCombineColumns = 32, kCombineRows = 8;
 
 template <class Problem, class T = typename Problem::Value>
@@ -304,9 +297,8 @@ __global__ void __launch_bounds__(kCombineColumns* kCombineRows)
       combine(row_partials, m, [&](int batch, int64_t row, T sum) { problem.at(batch).row_sums[row] = sum; });
 }
 
-// Computes the whole batch; shape holds the largest m, n and k among its members. Overwrites every result,
-// also where k is 0. The order of every sum depends on the shape and the device alone, so equal calls give
-// equal bits.
+// Computes the whole batch; `shape` has the largest m, n and k of its members. Overwrites every result, also
+// where k is 0. The order of every sum follows from the shape and the device: equal calls give equal bits.
 template <class Problem>
 void multiply(const CallSite& name, const Problem& problem, const Shape& shape, bool row_sums,
               Stream stream) {

@@ -25,9 +25,8 @@ struct Tile {
   // arithmetic enough to wait behind, and no registers for values read far ahead.
   static constexpr int kAhead = MicroRows * MicroColumns < 64 ? Depth : 2;
 
-  // Shared memory holds the operands k-major. The padding keeps every k row 16-byte aligned and sets the rows
-  // 4 banks apart, so that threads which walk along k store without (depth 8) or with two-way (depth 16) bank
-  // conflicts.
+  // Shared memory holds the operands k-major. The padding keeps every k row aligned to 16 bytes and sets rows
+  // 4 banks apart: threads that walk along k then store without bank conflicts (depth 8) or two-way (16).
   static constexpr int kPitchA = Rows + kVector<T>, kPitchB = Columns + kVector<T>;
 
   // A micro-tile is made of runs of at most 16 bytes, a whole tile's width apart: the lanes of a warp, 4 down
