@@ -20,4 +20,5 @@ inline Stream as_stream(uintptr_t stream) { return reinterpret_cast<Stream>(stre
 
 }  // namespace fastarch
 
+namespace fastarch::FASTARCH_DEVICE {}
 namespace device = fastarch::FASTARCH_DEVICE;

@@ -39,4 +39,17 @@ template <class T>
 void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& shape, Stream stream);
 
 }  // namespace cuda
+
+// The same on the CPU. Results do not depend on the number of threads.
+namespace cpu {
+
+template <class T>
+void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv2dShape& shape,
+                    Activation kind, Stream stream);
+template <class T>
+void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& shape, Stream stream);
+template <class T>
+void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& shape, Stream stream);
+
+}  // namespace cpu
 }  // namespace fastarch

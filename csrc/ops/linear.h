@@ -25,4 +25,19 @@ void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, in
                             Stream stream);
 
 }  // namespace cuda
+
+// The same on the CPU. Results do not depend on the number of threads.
+namespace cpu {
+
+template <class T>
+void linear_forward(const T* x, const T* weight, const T* bias, T* y, int64_t m, int64_t in, int64_t out,
+                    Activation kind, Stream stream);
+template <class T>
+void linear_backward_input(const T* dy, const T* weight, T* dx, int64_t m, int64_t in, int64_t out,
+                           Stream stream);
+template <class T>
+void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, int64_t in, int64_t out,
+                            Stream stream);
+
+}  // namespace cpu
 }  // namespace fastarch

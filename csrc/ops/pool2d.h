@@ -33,6 +33,25 @@ struct AdaptivePool2d {
 // avg_pool2d_*: the divisor of a window is its area clipped to the padded input (count_include_pad) or to the
 // input. All sums run over rows, then columns, in ascending order.
 
+namespace cpu {
+
+template <class T, class A>
+void max_pool2d_forward(const T* x, T* y, A* argmax, const Pool2d& pool, Stream stream);
+template <class T, class A>
+void max_pool2d_backward(const T* dy, const A* argmax, T* dx, const Pool2d& pool, Stream stream);
+
+template <class T>
+void avg_pool2d_forward(const T* x, T* y, const Pool2d& pool, bool count_include_pad, Stream stream);
+template <class T>
+void avg_pool2d_backward(const T* dy, T* dx, const Pool2d& pool, bool count_include_pad, Stream stream);
+
+template <class T>
+void adaptive_avg_pool2d_forward(const T* x, T* y, const AdaptivePool2d& pool, Stream stream);
+template <class T>
+void adaptive_avg_pool2d_backward(const T* dy, T* dx, const AdaptivePool2d& pool, Stream stream);
+
+}  // namespace cpu
+
 namespace cuda {
 
 template <class T, class A>

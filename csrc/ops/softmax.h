@@ -17,6 +17,22 @@ namespace fastarch {
 // cross_entropy_backward: dloss [M]; probs [M, C]; target [M]; dx [M, C] = (probs - onehot(target)) * dloss,
 // 0 in ignored rows, NaN in rows whose target is out of range; dx may be probs.
 
+namespace cpu {
+
+template <class T>
+void softmax_forward(const T* x, T* y, int64_t rows, int64_t classes, Stream stream);
+template <class T>
+void softmax_backward(const T* dy, const T* y, T* dx, int64_t rows, int64_t classes, Stream stream);
+
+template <class T>
+void cross_entropy_forward(const T* x, const int64_t* target, T* loss, T* probs, int64_t rows,
+                           int64_t classes, int64_t ignore_index, Stream stream);
+template <class T>
+void cross_entropy_backward(const T* dloss, const T* probs, const int64_t* target, T* dx, int64_t rows,
+                            int64_t classes, int64_t ignore_index, Stream stream);
+
+}  // namespace cpu
+
 namespace cuda {
 
 template <class T>

@@ -1,0 +1,89 @@
+// The inner loops that gain from an instruction set. kernels.cpp is compiled once for each set, and
+// kernels<T>() is the table of the best one this processor runs. How an operator is split into such loops,
+// and over threads, is said in gemm.h and <op>.cpp.
+#pragma once
+#include "core/types.h"
+#include "ops/pool2d.h"
+
+namespace fastarch::cpu {
+
+constexpr int kMaxTileRows = 8;
+
+// One register tile of the multiply: c[i][j] = f(sum over k of a[i][k] * b[k][j] + bias[i]).
+// The k run over `segments` segments of `length`. In a row of A, a_step leads from one k to the next and
+// a_jump, in addition, from the end of a segment to the next segment.
+template <class T>
+struct Tile {
+  const T* a[kMaxTileRows] = {};  // each row at its first k
+  int64_t a_step = 1, a_jump = 0;
+  int64_t length = 0, segments = 1;
+  const T* b = nullptr;               // row k is [vectors * lanes] at b + k*b_step,
+  int64_t b_step = 0;                 // or, where b_offset is given, at b + b_offset[k] (one segment only)
+  const int64_t* b_offset = nullptr;  // [length] or null
+  T* c = nullptr;                     // [rows][vectors * lanes], rows c_step apart
+  int64_t c_step = 0;
+  const T* bias = nullptr;  // [rows] or null
+  int rows = 0, vectors = 0;
+  Activation kind = Activation::none;
+  bool accumulate = false;  // add what c holds before bias and activation
+};
+
+// Consecutive values that are moved together.
+struct Run {
+  int64_t from, to, length;
+};
+
+template <class T>
+struct Kernels {
+  int lanes;                    // values in a vector
+  int tile_rows, tile_vectors;  // the largest tile that stays in registers
+
+  void (*multiply)(const Tile<T>& tile);
+
+  // to[k][j] = from[j][k] for k < depth and j < columns, 0 for columns <= j < width.
+  void (*transpose)(const T* from, int64_t from_step, T* to, int64_t to_step, int64_t depth, int64_t columns,
+                    int64_t width);
+
+  // panel[k][run.to + x] = source[offset[k] + run.from + x] for x < run.length, 0 from the last run's end
+  // to width. Runs ascend in `to`; what lies between them is undefined; nothing at or behind `end` is read.
+  void (*gather)(const T* source, const T* end, const int64_t* offset, int64_t depth, const Run* runs,
+                 int count, T* panel, int64_t width);
+
+  T (*sum)(const T* x, int64_t n);
+
+  // y[n] = f(x); dx[n] = dy * f'(x), from y. An output may be an input.
+  void (*activate)(const T* x, T* y, int64_t n, Activation kind);
+  void (*activate_backward)(const T* dy, const T* y, T* dx, int64_t n, Activation kind);
+
+  // One row: y = exp(x - maximum) / total, where total is the sum of the exponentials. y may be x.
+  void (*softmax)(const T* x, T* y, int64_t n, T* maximum, T* total);
+  // dx = y * (dy - sum of dy*y). dx may be dy.
+  void (*softmax_backward)(const T* dy, const T* y, T* dx, int64_t n);
+
+  // Elements [4*begin, min(4*end, n)) of dropout: Philox positions [begin, end).
+  void (*dropout)(const T* x, T* y, int64_t begin, int64_t end, int64_t n, T scale, uint32_t threshold,
+                  uint64_t seed, uint64_t offset);
+
+  // One plane. x: [H, W], of memory that ends at x_end; y: [P, Q], overwritten; argmax: [P, Q],
+  // overwritten, or null.
+  void (*max_pool_bytes)(const T* x, const T* x_end, T* y, uint8_t* argmax, const PoolAxis& rows,
+                         const PoolAxis& columns);
+  void (*max_pool_words)(const T* x, const T* x_end, T* y, int32_t* argmax, const PoolAxis& rows,
+                         const PoolAxis& columns);
+  void (*avg_pool)(const T* x, const T* x_end, T* y, const PoolAxis& rows, const PoolAxis& columns,
+                   bool count_padding);
+
+  void max_pool(const T* x, const T* x_end, T* y, uint8_t* argmax, const PoolAxis& rows,
+                const PoolAxis& columns) const {
+    max_pool_bytes(x, x_end, y, argmax, rows, columns);
+  }
+  void max_pool(const T* x, const T* x_end, T* y, int32_t* argmax, const PoolAxis& rows,
+                const PoolAxis& columns) const {
+    max_pool_words(x, x_end, y, argmax, rows, columns);
+  }
+};
+
+template <class T>
+const Kernels<T>& kernels();
+
+}  // namespace fastarch::cpu

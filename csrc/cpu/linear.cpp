@@ -1,0 +1,60 @@
+// Fully connected layers: three calls of the blocked multiply.
+#include "ops/linear.h"
+
+#include "cpu/gemm.h"
+
+namespace fastarch::cpu {
+namespace {
+
+// Packing a panel costs about as much as two rows' products with it.
+constexpr int64_t kRowsWorthPacking = 16;
+
+// db[o] = sum of column o of dy [m, out], from the first row to the last.
+template <class T>
+void column_sums(const T* dy, T* db, int64_t m, int64_t out) {
+  std::fill(db, db + out, T(0));
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t o = 0; o < out; ++o) db[o] += dy[i * out + o];
+}
+
+}  // namespace
+
+// The transpose of y is multiplied: weights are read as they lie, x, the smaller operand as a rule, is
+// packed.
+template <class T>
+void linear_forward(const T* x, const T* weight, const T* bias, T* y, int64_t m, int64_t in, int64_t out,
+                    Activation kind, Stream) {
+  if (m == 0 || out == 0) return;
+  Product<T, TransposedReader<T>, TransposedWriter<T>>{out,     m,        in,   {weight, in, 1},
+                                                       {x, in}, {y, out}, bias, kind}
+      .run_parallel();
+}
+
+template <class T>
+void linear_backward_input(const T* dy, const T* weight, T* dx, int64_t m, int64_t in, int64_t out, Stream) {
+  if (m == 0 || in == 0) return;
+  Product<T, DenseReader<T>, DenseWriter<T>>{
+      m, in, out, {dy, out, 1}, {weight, in, m >= kRowsWorthPacking}, {dx, in}}
+      .run_parallel();
+}
+
+template <class T>
+void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, int64_t in, int64_t out,
+                            Stream) {
+  if (out == 0) return;
+  if (db) column_sums(dy, db, m, out);
+  if (in == 0) return;
+  Product<T, DenseReader<T>, DenseWriter<T>>{out,     in, m, {dy, 1, out}, {x, in, out >= kRowsWorthPacking},
+                                             {dw, in}}
+      .run_parallel();
+}
+
+#define INSTANTIATE(T)                                                                                  \
+  template void linear_forward(const T*, const T*, const T*, T*, int64_t, int64_t, int64_t, Activation, \
+                               Stream);                                                                 \
+  template void linear_backward_input(const T*, const T*, T*, int64_t, int64_t, int64_t, Stream);       \
+  template void linear_backward_weight(const T*, const T*, T*, T*, int64_t, int64_t, int64_t, Stream);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace fastarch::cpu
