@@ -1,6 +1,6 @@
-"""Writes the type stubs of the compiled modules, python/fastarch/_*.pyi, from the signatures in their docstrings.
+"""Writes the type stubs of the compiled modules, python/fastarch/_*.pyi, from their docstrings.
 
-Run it after a change of a binding, with every module built that has a stub: PYTHONPATH=python python tools/make_stubs.py
+Run it after a change of a binding, with the modules built: PYTHONPATH=python python tools/make_stubs.py
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ NARROWED = (
 
 
 def signature(name: str, doc: str) -> str:
-    """`name(x: Any, stream: int = 0) -> None` from a pybind11 docstring; a wrapper's own `*args` says nothing."""
+    """`name(x: Any, stream: int = 0) -> None` from a pybind11 docstring."""
+    # A wrapped function's docstring has a line of the wrapper's too, which says nothing.
     lines = [line for line in doc.splitlines() if line.startswith(f"{name}(") and "*args" not in line]
     if not lines:
         raise ValueError(f"{name}: no line of its docstring is its signature")
