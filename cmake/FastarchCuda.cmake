@@ -29,12 +29,13 @@ if(NOT CMAKE_CUDA_COMPILER)
   message(FATAL_ERROR "FASTARCH_CUDA=${FASTARCH_CUDA}, but no CUDA compiler (nvcc) was found")
 endif()
 
-# An explicit list, never 'native': a wheel serves every machine. The last one also as PTX, for what comes after.
+# An explicit list, never 'native': a wheel serves every machine. Code for 8.0 runs on 8.6 and 8.9 too; the last one
+# is also kept as PTX, for what comes after.
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   if(DEFINED ENV{FASTARCH_CUDA_ARCHITECTURES})
     set(CMAKE_CUDA_ARCHITECTURES $ENV{FASTARCH_CUDA_ARCHITECTURES})
   else()
-    set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90-real 100-real 120)
+    set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90-real 100-real 120)
   endif()
 endif()
 enable_language(CUDA)
