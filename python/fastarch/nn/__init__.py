@@ -5,15 +5,21 @@ keys.
 from fastarch.nn import functional, init
 from fastarch.nn.containers import ModuleList, Sequential
 from fastarch.nn.layers import (
+    GRU,
+    LSTM,
+    RNN,
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
     Dropout,
     Flatten,
+    GRUCell,
     Identity,
     Linear,
+    LSTMCell,
     MaxPool2d,
     ReLU,
+    RNNCell,
     Sigmoid,
     Softmax,
     Tanh,
@@ -22,6 +28,9 @@ from fastarch.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, KLDivLoss, MSE
 from fastarch.nn.module import Module, Parameter
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BCEWithLogitsLoss",
@@ -29,8 +38,10 @@ __all__ = [
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
+    "GRUCell",
     "Identity",
     "KLDivLoss",
+    "LSTMCell",
     "Linear",
     "MSELoss",
     "MaxPool2d",
@@ -38,6 +49,7 @@ __all__ = [
     "ModuleList",
     "NLLLoss",
     "Parameter",
+    "RNNCell",
     "ReLU",
     "Sequential",
     "Sigmoid",
