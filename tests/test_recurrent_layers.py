@@ -1,4 +1,6 @@
-"""Recurrent layers: equality with PyTorch in every option, weights both ways, truncated gradients, long memory."""
+"""Recurrent layers: equality with PyTorch in every option, weights both ways, truncated gradients, long
+memory.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,9 @@ def compare_with_torch(kind: str, rng: np.random.Generator, backend: Backend) ->
         outputs = [y, *as_states(last)]
         peers = [ty, *as_states(t_last)]
         weights = [rng.standard_normal(output.shape).astype(dtype) for output in outputs]
-        sum(((o * fa.tensor(backend.put(w))).sum() for o, w in zip(outputs, weights)), fa.tensor(0.0)).backward()
+        sum(
+            ((o * fa.tensor(backend.put(w))).sum() for o, w in zip(outputs, weights)), fa.tensor(0.0)
+        ).backward()
     sum((o * torch.tensor(w)).sum() for o, w in zip(peers, weights)).backward()
 
     pairs = [(f"output {i}", o.data, p.detach()) for i, (o, p) in enumerate(zip(outputs, peers, strict=True))]
@@ -112,11 +116,15 @@ def test_cells_are_pytorch(kind: str) -> None:
 
     rng = np.random.default_rng(3)
     x, h, c = (rng.standard_normal(shape) for shape in ((4, 3), (4, 5), (4, 5)))
-    cell, peer = getattr(nn, f"{kind}Cell")(3, 5, dtype=np.float64), getattr(torch.nn, f"{kind}Cell")(3, 5).double()
+    cell, peer = (
+        getattr(nn, f"{kind}Cell")(3, 5, dtype=np.float64),
+        getattr(torch.nn, f"{kind}Cell")(3, 5).double(),
+    )
     cell.load_state_dict(peer.state_dict())
     hx, t_hx = ((h, c), (torch.tensor(h), torch.tensor(c))) if kind == "LSTM" else (h, torch.tensor(h))
     for states, t_states in ((hx, t_hx), (None, None)):
-        cell.zero_grad(), peer.zero_grad()
+        cell.zero_grad()
+        peer.zero_grad()
         outputs, peers = as_states(cell(x, states)), as_states(peer(torch.tensor(x), t_states))
         sum(((o * o).sum() for o in outputs), fa.tensor(0.0)).backward()
         sum((o * o).sum() for o in peers).backward()
@@ -141,7 +149,9 @@ def test_one_sequence_without_a_batch(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_truncated_backpropagation_carries_states_and_cuts_gradients(kind: str) -> None:
-    """Pieces of a sequence give the outputs of the whole; the gradient of a piece is that of the piece alone."""
+    """Pieces of a sequence give the outputs of the whole; the gradient of a piece is that of the piece
+    alone.
+    """
     rng = np.random.default_rng(4)
     layer = getattr(nn, kind)(3, 5, 2, dtype=np.float64)
     x = rng.standard_normal((12, 2, 3))
@@ -157,7 +167,9 @@ def test_truncated_backpropagation_carries_states_and_cuts_gradients(kind: str) 
         # The same from plain arrays, which no gradient leads past.
         arrays = None if carried is None else tuple(s.data.copy() for s in as_states(carried))
         layer.zero_grad()
-        layer(x[start : start + 4], arrays if kind == "LSTM" or arrays is None else arrays[0])[0].sum().backward()
+        layer(x[start : start + 4], arrays if kind == "LSTM" or arrays is None else arrays[0])[
+            0
+        ].sum().backward()
         assert all(np.array_equal(a, p.grad) for a, p in zip(got, layer.parameters(), strict=True))
         states = tuple(s.detach() for s in states) if kind == "LSTM" else states.detach()
 
@@ -235,7 +247,11 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: nn.GRU(3, 4, batch_first=True)(np.zeros(3, np.float32)), ValueError, r"expected \[N, T, 3\]"),
     (lambda: nn.GRU(3, 4)(np.zeros((5, 2, 3)), np.zeros((2, 2, 4))), ValueError, "hx has shape"),
     (lambda: nn.LSTM(3, 4)(np.zeros((5, 2, 3)), np.zeros((1, 2, 4))), TypeError, "must be a pair"),
-    (lambda: nn.LSTM(3, 4)(np.zeros((5, 2, 3))), TypeError, r"\[lstm\] w_ih has dtype float32, expected float64"),
+    (
+        lambda: nn.LSTM(3, 4)(np.zeros((5, 2, 3))),
+        TypeError,
+        r"\[lstm\] w_ih has dtype float32, expected float64",
+    ),
 ]
 
 
@@ -268,11 +284,12 @@ def test_nothing_is_kept_after_a_step() -> None:
     assert after < before + 20_000
 
 
-def adding_error(kind: str, steps: int, lr: float) -> float:
+def adding_error(kind: str, steps: int) -> float:
     """The mean squared error of the last 20 of `steps` batches of the adding problem at T = 200.
 
-    Two numbers of 200 are marked, and their sum is wanted: Hochreiter and Schmidhuber (1997). Always to answer 1
-    has an error of 1/6. The gates start open for what is remembered (Tallec and Ollivier 2018).
+    Two numbers of 200 are marked, and their sum is wanted: Hochreiter and Schmidhuber (1997). Always to
+    answer 1 has an error of 1/6. The gates start such that little is forgotten and little added (Tallec and
+    Ollivier 2018).
     """
     t_count, n, units = 200, 32, 16
     fa.random.manual_seed(1)
@@ -281,8 +298,11 @@ def adding_error(kind: str, steps: int, lr: float) -> float:
     if kind != "RNN":
         layer.bias_ih_l0.data[units : 2 * units] = 0
         layer.bias_hh_l0.data[units : 2 * units] = 5
+    if kind == "LSTM":
+        layer.bias_ih_l0.data[:units] = 0
+        layer.bias_hh_l0.data[:units] = -4
     parameters = [*layer.parameters(), *head.parameters()]
-    optimizer = fa.optim.Adam(parameters, lr=lr)
+    optimizer = fa.optim.Adam(parameters, lr=0.02)
     errors = []
     for _ in range(steps):
         values, marks = rng.random((t_count, n)), np.zeros((t_count, n))
@@ -299,10 +319,9 @@ def adding_error(kind: str, steps: int, lr: float) -> float:
     return float(np.mean(errors[-20:]))
 
 
-@pytest.mark.parametrize(("kind", "solved"), [("LSTM", True), ("GRU", True), ("RNN", False)])
-def test_adding_problem(kind: str, solved: bool) -> None:
-    error = adding_error(kind, *ADDING[kind])
+@pytest.mark.parametrize(
+    ("kind", "steps", "solved"), [("LSTM", 450, True), ("GRU", 300, True), ("RNN", 450, False)]
+)
+def test_adding_problem(kind: str, steps: int, solved: bool) -> None:
+    error = adding_error(kind, steps)
     assert (error < 0.02) if solved else (error > 0.12), error
-
-
-ADDING = {"LSTM": (700, 0.02), "GRU": (300, 0.02), "RNN": (700, 0.02)}

@@ -50,7 +50,7 @@ class RNN(Function):
         return ops.rnn_backward(dy, dhn, ctx.recurrence, (ctx.needs[0], any(ctx.needs[2:])))
 
 
-class GRU(RNN):
+class GRU(Function):
     @staticmethod
     def forward(
         ctx: Any,

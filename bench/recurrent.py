@@ -1,0 +1,110 @@
+"""The problems of the recurrent benchmarks and all that computes them: fastarch and PyTorch.
+
+float32. On a GPU PyTorch means cuDNN. On the host fastarch is the default path: array-generic steps, on the
+compiled products where there are any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from peers import Place, random_float32, theirs, torch
+from timing import Contender
+
+import fastarch as fa
+
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """x [T, N, H], as many units as features."""
+
+    kind: str
+    t: int
+    n: int
+    h: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} T{self.t} N{self.n} H{self.h}"
+
+    def flops(self, direction: str) -> float:
+        """Multiplications and additions of the products; the backward has twice the forward's."""
+        forward = 2.0 * self.t * self.n * GATES[self.kind] * self.h * 2 * self.h
+        return forward if direction == "forward" else 3 * forward
+
+
+HOST = [
+    Sequence("lstm", 64, 32, 256),
+    Sequence("lstm", 64, 1, 512),
+    Sequence("gru", 64, 32, 256),
+    Sequence("rnn", 64, 32, 256),
+    Sequence("lstm", 200, 16, 32),
+]
+DEVICE = [
+    Sequence(kind, 256, n, h) for kind in ("lstm", "gru") for h in (128, 512, 1024) for n in (1, 16, 128)
+]
+DIRECTIONS = ("forward", "forward+backward")
+
+
+def algorithms(place: Place) -> tuple[str, ...]:
+    """Those that there is a choice of."""
+    return ("auto",) if place.device == "host" else ("persistent", "step")
+
+
+def names(place: Place) -> list[str]:
+    """The names of all contenders."""
+    return [f"fastarch {name}" for name in algorithms(place)] + [c.name for c in theirs(place, lambda: None)]
+
+
+def contenders(problem: Sequence, direction: str, place: Place) -> tuple[list[Contender], np.ndarray]:
+    """Everything that computes one pass here, and the answer in float64: y, or after a backward dw_hh."""
+    p, rng = problem, np.random.default_rng(0)
+    rows = GATES[p.kind] * p.h
+    bound = p.h**-0.5
+    host = [random_float32(rng, p.t, p.n, p.h)]
+    host += [bound * random_float32(rng, *shape) for shape in ((rows, p.h), (rows, p.h), (rows,), (rows,))]
+    dy = random_float32(rng, p.t, p.n, p.h)
+
+    def run(arrays: list[Any], d: Any, algorithm: str) -> Any:
+        states = (None, None) if p.kind == "lstm" else (None,)
+        y, _, saved = getattr(fa.ops, p.kind)(arrays[0], *states, *arrays[1:], algorithm=algorithm)
+        if direction == "forward":
+            return y
+        return getattr(fa.ops, f"{p.kind}_backward")(d, *states, saved).w_hh
+
+    native, native_dy = [place.native(a) for a in host], place.native(dy)
+
+    def ours(algorithm: str) -> Callable[[], Any]:
+        return lambda: run(native, native_dy, algorithm)
+
+    entries = [Contender(f"fastarch {name}", ours(name)) for name in algorithms(place)]
+    if torch is not None:
+        entries += theirs(place, _torch_pass(p, direction, [place.tensor(a) for a in host], place.tensor(dy)))
+    with fa.backend("numpy"):
+        reference = run([a.astype(np.float64) for a in host], dy.astype(np.float64), "auto")
+    return entries, reference
+
+
+def _torch_pass(p: Sequence, direction: str, tensors: list[Any], dy: Any) -> Callable[[], Any]:
+    module = getattr(torch.nn, p.kind.upper())(p.h, p.h).to(tensors[0].device)
+    with torch.no_grad():
+        for parameter, weight in zip(module.parameters(), tensors[1:]):
+            parameter.copy_(weight)
+    x = tensors[0]
+    if direction == "forward":
+        return lambda: module(x)[0]
+    x.requires_grad_()
+
+    def both() -> Any:
+        module.zero_grad()
+        x.grad = None
+        with torch.enable_grad():
+            module(x)[0].backward(dy)
+        return module.weight_hh_l0.grad
+
+    return both
