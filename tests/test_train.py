@@ -347,3 +347,15 @@ def test_clock():
         "12:34",
         "30:01:01",
     ]
+
+
+def test_the_latest_run_is_found_under_the_name_that_new_gave_it(tmp_path):
+    folder = RunFolder.new(tmp_path, "lenet5-my data (2)")
+    folder.begin({})
+    assert RunFolder.latest(tmp_path, "lenet5-my data (2)").path == folder.path
+
+
+def test_fit_makes_an_optimizer_where_none_is_given():
+    x, y = np.zeros((4, 3), np.float32), np.arange(4) % 2
+    history = fa.train.fit(nn.Linear(3, 2), (x, y), epochs=1, progress=False)
+    assert len(history.epochs) == 1

@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
         [predictor.preprocessing.adapt(picture, options.invert, options.whole) for _, picture in pictures]
     )
     with nullcontext() if options.backend is None else backends.backend(options.backend):
-        if options.backend == "cuda":
+        if backends.current() == "cuda":
             predictor.model.to("cuda")
         probabilities = predictor(x)
     answers = [

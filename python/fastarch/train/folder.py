@@ -30,7 +30,7 @@ class RunFolder:
         """Makes `parent`/`name`-<n> with the next free number; two runs started at once get two folders."""
         parent = Path(parent)
         parent.mkdir(parents=True, exist_ok=True)
-        stem = re.sub(r"[^\w.-]+", "-", name).strip("-") or "run"
+        stem = cls._stem(name)
         number = max(cls._numbers(parent, stem), default=0) + 1
         while True:
             try:
@@ -51,11 +51,17 @@ class RunFolder:
             [entry for entry in parent.iterdir() if (entry / CONFIG).is_file()] if parent.is_dir() else []
         )
         if name is not None:
-            folders = [entry for entry in folders if re.fullmatch(re.escape(name) + r"-\d+", entry.name)]
+            pattern = re.compile(re.escape(cls._stem(name)) + r"-\d+")
+            folders = [entry for entry in folders if pattern.fullmatch(entry.name)]
         if not folders:
             of = f" of {name}" if name else ""
             raise FileNotFoundError(f"[train] there is no run{of} in {parent}{os.sep} to resume")
         return cls(max(folders, key=lambda entry: max(file.stat().st_mtime_ns for file in entry.iterdir())))
+
+    @staticmethod
+    def _stem(name: str) -> str:
+        """`name` without what a shell or a file system may stumble over."""
+        return re.sub(r"[^\w.-]+", "-", name).strip("-") or "run"
 
     @staticmethod
     def _numbers(parent: Path, stem: str) -> list[int]:

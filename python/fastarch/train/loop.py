@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastarch import backends, random
+from fastarch import backends, optim, random
 from fastarch.nn import functional as F
 from fastarch.train import evaluation, report
 from fastarch.train.engine import Plan, Run, Step
@@ -40,7 +40,7 @@ def fit(
     *,
     epochs: int,
     batch_size: int = 64,
-    optimizer: Any,
+    optimizer: Any = None,
     schedule: Any = None,
     schedule_every: Literal["epoch", "step"] = "epoch",
     loss: Callable[..., Any] | None = None,
@@ -63,12 +63,12 @@ def fit(
 
     Everything random derives from (seed, epoch, step), so equal arguments give equal weights bit for bit.
 
-    schedule: of `fa.optim.lr_scheduler`, stepped after every epoch or step (`schedule_every`). loss: called
-    as loss(model(x), y), a scalar Tensor; cross-entropy by default. early_stopping: epochs without a lower
-    validation loss before training stops; the weights of the best epoch come back. clip_norm: bound on the
-    norm of all gradients. augment: a step of `fa.data.augment` for training batches. transform: applied to
-    every batch, to normalise it for one. callbacks: each called with a `Step` after every step. test:
-    evaluated once, at the end.
+    optimizer: of `fa.optim`, Adam as it is by default. schedule: of `fa.optim.lr_scheduler`, stepped after
+    every epoch or step (`schedule_every`). loss: called as loss(model(x), y), a scalar Tensor; cross-entropy
+    by default. early_stopping: epochs without a lower validation loss before training stops; the weights of
+    the best epoch come back. clip_norm: bound on the norm of all gradients. augment: a step of
+    `fa.data.augment` for training batches. transform: applied to every batch, to normalise it for one.
+    callbacks: each called with a `Step` after every step. test: evaluated once, at the end.
 
     run_dir: the folder for config.json, metrics.jsonl, summary.json, checkpoint.safetensors,
     model.safetensors and, with `pictures` and matplotlib, PNG files. A checkpoint is written after every
@@ -92,7 +92,7 @@ def fit(
     plan = Plan(
         model=model,
         datasets=datasets,
-        optimizer=optimizer,
+        optimizer=optimizer or optim.Adam(model.parameters()),
         schedule=schedule,
         step_schedule=schedule_every == "step",
         loss=loss or F.cross_entropy,
@@ -110,7 +110,7 @@ def fit(
     outside = random.get_state()
     try:
         with nullcontext() if backend is None else backends.backend(backend):
-            if backend == "cuda":
+            if backends.current() == "cuda":  # named here, around this call or by FASTARCH_BACKEND
                 model.to("cuda")
             return _fit(plan, resume, progress, pictures, backend, dict(config or {}))
     finally:
