@@ -96,3 +96,20 @@ def test_results_do_not_depend_on_the_number_of_threads(backend: Backend) -> Non
         digests.add(done.stdout.strip())
     assert len(digests) == 1
     assert len(next(iter(digests))) == len(hashlib.sha256().hexdigest())
+
+
+SCARCE = """
+import resource, numpy as np, fastarch as fa
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))  # room for some 200 stacks
+print(fa.random.philox(10**6, 1, 2)[-1])
+"""
+
+
+def test_fewer_threads_than_wanted_are_enough() -> None:
+    """Where the system grants no more threads the ones that there are do the work."""
+    environment = {**os.environ, "FASTARCH_NUM_THREADS": "1000", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCARCE], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == fa.random.philox(10**6, 1, 2)[-1]
