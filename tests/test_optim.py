@@ -370,3 +370,10 @@ def test_clip_grad_value_and_errors() -> None:
     p.grad[0] = np.nan
     with pytest.raises(RuntimeError, match=r"\[clip_grad_norm_\] the norm of the gradients is nan"):
         optim.clip_grad_norm_([p], 1.0, error_if_nonfinite=True)
+
+
+def test_a_parameter_that_cannot_be_updated_in_place_is_refused() -> None:
+    p = fa.tensor(np.ones((3, 2), np.float32).T, requires_grad=True)
+    (p * p).sum().backward()
+    with pytest.raises(ValueError, match=r"\[SGD\] a parameter of shape \(2, 3\) is not contiguous"):
+        optim.SGD([p], lr=0.1).step()

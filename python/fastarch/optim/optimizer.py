@@ -120,6 +120,11 @@ class Optimizer:
         device.
         """
         data = p.data
+        if not data.flags.c_contiguous:  # its flat view would be a copy, and the update lost
+            raise ValueError(
+                f"[{self._name}] a parameter of shape {data.shape} is not contiguous, so it cannot be "
+                "updated in place; make it an nn.Parameter, which copies such an array"
+            )
         arrays = [array if array is None else array.reshape(-1) for array in (data, p.grad, *state)]
         n = data.size
         step = min(n, BLOCK) if isinstance(data, np.ndarray) else n
