@@ -106,7 +106,9 @@ class Tap(NamedTuple):
 def taps_of(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> list[Tap]:
     """The taps of the windows along one axis, without what lies outside the input."""
     taps = []
-    for i in range(kernel):
+    # Only the places that reach the input: a huge kernel lies mostly in the padding.
+    first = max(0, -(((out - 1) * stride - padding) // dilation))
+    for i in range(first, min(kernel, (size - 1 + padding) // dilation + 1)):
         shift = i * dilation - padding
         low = max(0, -(shift // stride))
         high = min(out, (size - 1 - shift) // stride + 1)

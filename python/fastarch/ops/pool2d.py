@@ -45,6 +45,8 @@ def max_pool2d(
     op = "max_pool2d"
     expect_dims(op, "x", x, 4, "[N, C, H, W]")
     window, shape = pooled(op, x.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    if window.kernel[0] * window.kernel[1] >= 2**31:
+        raise ValueError(f"[{op}] kernel_size is {window.kernel}, expected fewer than 2**31 places")
     y = empty(op, shape, x)
     argmax = empty(op, shape, x, _argmax_dtype(window.kernel))
     if y.size:
@@ -193,7 +195,9 @@ def max_pool2d_forward(
 ) -> None:
     """x [N, C, H, W]; y and argmax [N, C, P, Q], overwritten."""
     window = Window(kernel, stride, padding, dilation)
-    if xp is not np:  # looking for -inf and NaN would wait for the device
+    # Looking for -inf and NaN would wait for the device; windows far wider than the image are padding.
+    far = any((k - 1) * d >= 4 * n for k, d, n in zip(kernel, dilation, x.shape[2:]))
+    if xp is not np or far:
         _by_definition(x, y, argmax, window, xp)
         return
     images = max(1, _BLOCK_BYTES // (x[0].size * x.dtype.itemsize))
