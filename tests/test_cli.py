@@ -354,3 +354,9 @@ def test_debug_shows_the_traceback(monkeypatch):
     monkeypatch.setenv("FASTARCH_DEBUG", "1")
     with pytest.raises(ValueError, match="no architecture"):
         main(["train", "alexnot"])
+
+
+def test_a_wrong_backend_in_the_environment_is_one_line():
+    code, out, err = run("info", FASTARCH_BACKEND="gpu")
+    assert (code, out) == (2, "")
+    assert err == "fastarch: [backend] got 'gpu', expected one of numpy, cpu, cuda, emulator\n"

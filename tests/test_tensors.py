@@ -326,3 +326,8 @@ def test_tensors_of_pytorch_are_viewed() -> None:
     assert x.data[0] == 9
     (x * x).sum().backward()
     assert isinstance(x.grad, np.ndarray)
+
+
+def test_where_of_two_numbers_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"\[where\] expected a tensor, an array or a number, got float"):
+        tensors.where(MASK, 1.0, 0.0)

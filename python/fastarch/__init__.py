@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 # Loaded at first use, so that `import fastarch` costs little more than NumPy.
-_SUBMODULES = ("data", "estimators", "models", "nn", "ops", "optim", "random", "train")
+_SUBMODULES = ("data", "models", "nn", "ops", "optim", "random", "train")
 _NAMES = {
     "Tensor": "tensors",
     "tensor": "tensors",

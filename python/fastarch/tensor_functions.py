@@ -39,7 +39,7 @@ def _operands(name: str, a: Any, b: Any) -> tuple[Any, Any]:
 
 
 def _scalar_like(name: str, array: Array, number: Any) -> Any:
-    if not isinstance(number, (int, float)):
+    if not (hasattr(array, "dtype") and isinstance(number, (int, float))):
         raise TypeError(f"[{name}] expected a tensor, an array or a number, got {type(number).__name__}")
     dtype = array.dtype
     if dtype.kind == "f":

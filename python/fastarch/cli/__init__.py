@@ -11,11 +11,12 @@ BAD_INPUT = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; its exit code is 0, 2 for bad input, 1 for a run that went wrong, 130 for Ctrl-C."""
-    from fastarch.cli.parser import parse
-
-    options = parse(arguments)
-    debug = options.debug or os.environ.get("FASTARCH_DEBUG", "") not in ("", "0")
+    debug = os.environ.get("FASTARCH_DEBUG", "") not in ("", "0")
     try:
+        from fastarch.cli.parser import parse  # in here, because a wrong FASTARCH_BACKEND shows at once
+
+        options = parse(arguments)
+        debug = debug or options.debug
         code = options.command(options)
         sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's last moments
         return code
