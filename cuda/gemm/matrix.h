@@ -4,7 +4,7 @@
 // along k. A thread asks for the same few lines again and again while k moves on, so a reader splits the
 // work:
 //   line(index)         what depends on the line alone, done once;
-//   step(k, left)       what depends on k alone;
+//   step(k, left)       what depends on k alone; once a block where kDecodes says that it is costly;
 //   load(line, step)    both joined: kWidth elements that are neighbours in memory, along k where kAlongK,
 //   else
 //                       across lines, and zeros outside of the matrix.
@@ -36,7 +36,7 @@ __device__ __forceinline__ void load_some(const T* from, int valid, bool aligned
 // Element (line, k) is data[line * pitch + k] where AlongK, else data[k * pitch + line].
 template <class T, bool AlongK>
 struct Matrix {
-  static constexpr bool kAlongK = AlongK;
+  static constexpr bool kAlongK = AlongK, kDecodes = false;
   static constexpr int kWidth = kVector<T>;
   struct Line {
     const T* from;

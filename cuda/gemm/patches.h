@@ -24,19 +24,14 @@ struct Grid {
   Grid(int64_t rows, int64_t columns) : plane(rows * columns), row(columns) {}
 };
 
-template <class T>
-struct Pixel {
-  const T* image;
-  int h, w;  // where the window's first tap falls
-};
-
-struct alignas(16) Tap {
-  unsigned channel;
+// A pixel (of its window's first tap) or a tap (relative to that): where in memory, and where in the image.
+struct alignas(16) Point {
+  int64_t offset;
   int h, w;
 };
 
 // A position that stays outside of every image whatever is added to it.
-constexpr int kOutside = -(1 << 30);
+__device__ __forceinline__ Point outside() { return {0, -(1 << 30), -(1 << 30)}; }
 
 template <class T>
 struct Patches {
@@ -49,45 +44,45 @@ struct Patches {
   int origin_h = 0, origin_w = 0;  // minus the padding
   int step_h, step_w;              // the dilation; negative where the window is flipped
 
-  __device__ __forceinline__ Pixel<T> pixel(int64_t image, uint32_t within) const {
+  __device__ __forceinline__ Point pixel(int64_t image, uint32_t within) const {
     uint32_t q;
     const uint32_t p = pixels.row.split(within, &q);
-    return {x + image * image_pitch, static_cast<int>(p) * stride_h + origin_h,
-            static_cast<int>(q) * stride_w + origin_w};
+    const int h = static_cast<int>(p) * stride_h + origin_h, w = static_cast<int>(q) * stride_w + origin_w;
+    return {image * image_pitch + int64_t{h} * width + w, h, w};
   }
-  __device__ __forceinline__ Tap tap(uint32_t index) const {
+  __device__ __forceinline__ Point tap(uint32_t index) const {
     uint32_t within, s;
     const uint32_t c = window.plane.split(index, &within), r = window.row.split(within, &s);
-    return {c, static_cast<int>(r) * step_h, static_cast<int>(s) * step_w};
+    const int h = static_cast<int>(r) * step_h, w = static_cast<int>(s) * step_w;
+    return {int64_t{c} * channel_pitch + int64_t{h} * width + w, h, w};
   }
-  __device__ __forceinline__ T at(const Pixel<T>& pixel, const Tap& tap) const {
-    const int h = pixel.h + tap.h, w = pixel.w + tap.w;
-    const bool inside = static_cast<unsigned>(h) < static_cast<unsigned>(height) &&
-                        static_cast<unsigned>(w) < static_cast<unsigned>(width);
-    return inside ? pixel.image[int64_t{tap.channel} * channel_pitch + (h * width + w)] : T(0);
+  __device__ __forceinline__ T at(const Point& pixel, const Point& tap) const {
+    const bool inside = static_cast<unsigned>(pixel.h + tap.h) < static_cast<unsigned>(height) &&
+                        static_cast<unsigned>(pixel.w + tap.w) < static_cast<unsigned>(width);
+    return inside ? x[pixel.offset + tap.offset] : T(0);
   }
 };
 
 // The patch matrix as B[k = tap, n = pixel]: neighbours in memory are pixels, so threads walk across columns.
 template <class T>
 struct PixelColumns {
-  static constexpr bool kAlongK = false;
+  static constexpr bool kAlongK = false, kDecodes = true;
   static constexpr int kWidth = 1;
-  using Line = Pixel<T>;
-  using Step = Tap;
+  using Line = Point;
+  using Step = Point;
 
   Patches<T> source;
   int first = 0;
 
   __device__ __forceinline__ void start(int64_t first_k) { first = static_cast<int>(first_k); }
   __device__ __forceinline__ Line line(int64_t n) const {
-    if (n >= source.columns) return {nullptr, kOutside, kOutside};
+    if (n >= source.columns) return outside();
     uint32_t within;
     const int64_t image = source.pixels.plane.split_wide(n, &within);
     return source.pixel(image, within);
   }
   __device__ __forceinline__ Step step(int k, int left) const {
-    return left > 0 ? source.tap(first + k) : Tap{0, kOutside, kOutside};
+    return left > 0 ? source.tap(first + k) : outside();
   }
   __device__ __forceinline__ void load(const Line& pixel, const Step& tap, T (&value)[1]) const {
     value[0] = source.at(pixel, tap);
@@ -97,10 +92,10 @@ struct PixelColumns {
 // The patch matrix transposed, B[k = pixel, n = tap]: threads walk along k.
 template <class T>
 struct TapColumns {
-  static constexpr bool kAlongK = true;
+  static constexpr bool kAlongK = true, kDecodes = false;
   static constexpr int kWidth = 1;
-  using Line = Tap;
-  using Step = Pixel<T>;
+  using Line = Point;
+  using Step = Point;
 
   Patches<T> source;
   uint32_t first = 0;
@@ -109,10 +104,10 @@ struct TapColumns {
     source.x += source.pixels.plane.split_wide(first_k, &first) * source.image_pitch;
   }
   __device__ __forceinline__ Line line(int64_t n) const {
-    return n < source.taps ? source.tap(static_cast<uint32_t>(n)) : Tap{0, kOutside, kOutside};
+    return n < source.taps ? source.tap(static_cast<uint32_t>(n)) : outside();
   }
   __device__ __forceinline__ Step step(int k, int left) const {
-    if (left <= 0) return {nullptr, kOutside, kOutside};
+    if (left <= 0) return outside();
     uint32_t within;
     const uint32_t image = source.pixels.plane.split(first + k, &within);
     return source.pixel(image, within);
@@ -125,7 +120,7 @@ struct TapColumns {
 // An output gradient dy [N, K, P, Q] as A[m = channel, k = pixel].
 template <class T>
 struct ChannelRows {
-  static constexpr bool kAlongK = true;
+  static constexpr bool kAlongK = true, kDecodes = false;
   static constexpr int kWidth = kVector<T>;
   using Line = const T*;  // null: outside
   struct Step {
@@ -176,7 +171,7 @@ struct ChannelRows {
 // those of one phase of the input gradient.
 template <class T>
 struct FilterRows {
-  static constexpr bool kAlongK = true;
+  static constexpr bool kAlongK = true, kDecodes = false;
   static constexpr int kWidth = 1;
   using Line = int;  // offset of the channel, -1: outside
   using Step = int64_t;

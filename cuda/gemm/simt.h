@@ -42,6 +42,8 @@ struct Place {
 template <class Tile, int Lines, int Pitch, class Reader>
 struct Carrier {
   using T = typename Tile::Value;
+  using Line = typename Reader::Line;
+  using Step = typename Reader::Step;
   static constexpr int kWidth = Reader::kWidth;
   static constexpr int kWide = Reader::kAlongK ? Tile::kDepth : Lines, kHigh = Tile::kDepth * Lines / kWide;
   static constexpr int kAcross = kWide / kWidth;          // threads side by side in memory
@@ -49,22 +51,27 @@ struct Carrier {
   static constexpr int kLoads = kHigh / kDown;            // of each thread
   static_assert(kAcross * kDown == Tile::kThreads && kLoads * kDown == kHigh);
 
-  // What depends on the line is computed once. A thread that carries many lines has no registers for it: it
-  // goes to a table in shared memory then, which a barrier must follow.
-  using Line = typename Reader::Line;
-  static constexpr bool kTable = Reader::kAlongK && kLoads > 1;
-  static constexpr int kTableSize = kTable ? Lines : 1;
+  // What many threads need alike, or a thread many of, lies in shared memory: steps that take divisions to
+  // decode, for the step that is being fetched and the one after it, and lines that registers have no room
+  // for.
+  static constexpr bool kStepTable = Reader::kDecodes, kLineTable = Reader::kAlongK && kLoads > 1;
+  struct Tables {
+    Step steps[2][kStepTable ? Tile::kDepth : 1];
+    Line lines[kLineTable ? Lines : 1];
+  };
 
-  const Line* table;
-  Line lines[Reader::kAlongK && !kTable ? kLoads : 1];
+  Tables* tables;
+  Line lines[Reader::kAlongK && !kLineTable ? kLoads : 1];
   T values[kLoads][kWidth];
 
   __device__ __forceinline__ static int across() { return threadIdx.x % kAcross * kWidth; }
   __device__ __forceinline__ static int down() { return threadIdx.x / kAcross; }
 
-  __device__ __forceinline__ Carrier(const Reader& reader, int64_t first_line, Line* shared) : table(shared) {
-    if constexpr (kTable) {
-      for (int i = threadIdx.x; i < Lines; i += Tile::kThreads) shared[i] = reader.line(first_line + i);
+  __device__ __forceinline__ Carrier(const Reader& reader, int64_t first_line, Tables* shared)
+      : tables(shared) {
+    if constexpr (kLineTable) {
+      for (int i = threadIdx.x; i < Lines; i += Tile::kThreads)
+        tables->lines[i] = reader.line(first_line + i);
     } else if constexpr (Reader::kAlongK) {
 #pragma unroll
       for (int i = 0; i < kLoads; ++i) lines[i] = reader.line(first_line + down() + i * kDown);
@@ -73,18 +80,21 @@ struct Carrier {
     }
   }
 
-  __device__ __forceinline__ void fetch(const Reader& reader, int k, int left) {
-    if constexpr (Reader::kAlongK) {
-      const typename Reader::Step step = reader.step(k + across(), left - across());
+  // Decodes the step at k into one half of the table, for a fetch behind the next barrier.
+  __device__ __forceinline__ void prepare(const Reader& reader, int half, int k, int left) {
+    const int i = threadIdx.x;
+    if constexpr (kStepTable)
+      if (i < Tile::kDepth) tables->steps[half][i] = reader.step(k + i, left - i);
+  }
+
+  __device__ __forceinline__ void fetch(const Reader& reader, int half, int k, int left) {
 #pragma unroll
-      for (int i = 0; i < kLoads; ++i)
-        reader.load(kTable ? table[down() + i * kDown] : lines[i], step, values[i]);
-    } else {
-#pragma unroll
-      for (int i = 0; i < kLoads; ++i) {
-        const int within = down() + i * kDown;
-        reader.load(lines[0], reader.step(k + within, left - within), values[i]);
-      }
+    for (int i = 0; i < kLoads; ++i) {
+      const int line = Reader::kAlongK ? down() + i * kDown : 0;
+      const int within = Reader::kAlongK ? across() : down() + i * kDown;
+      reader.load(kLineTable ? tables->lines[line] : lines[Reader::kAlongK ? i : 0],
+                  kStepTable ? tables->steps[half][within] : reader.step(k + within, left - within),
+                  values[i]);
     }
   }
 
@@ -216,35 +226,45 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident)
 
   using CarrierA = Carrier<Tile, Tile::kRows, Tile::kPitchA, decltype(operands.a)>;
   using CarrierB = Carrier<Tile, Tile::kColumns, Tile::kPitchB, decltype(operands.b)>;
-  FASTARCH_SHARED(typename CarrierA::Line, a_lines, [CarrierA::kTableSize]);
-  FASTARCH_SHARED(typename CarrierB::Line, b_lines, [CarrierB::kTableSize]);
-  CarrierA a(operands.a, int64_t{place.tile_m} * Tile::kRows, a_lines);
-  CarrierB b(operands.b, int64_t{place.tile_n} * Tile::kColumns, b_lines);
-  if constexpr (CarrierA::kTable || CarrierB::kTable) __syncthreads();
+  FASTARCH_SHARED(typename CarrierA::Tables, a_tables, [1]);
+  FASTARCH_SHARED(typename CarrierB::Tables, b_tables, [1]);
+  CarrierA a(operands.a, int64_t{place.tile_m} * Tile::kRows, a_tables);
+  CarrierB b(operands.b, int64_t{place.tile_n} * Tile::kColumns, b_tables);
+  const auto prepare = [&](int half, int k) {
+    a.prepare(operands.a, half, k, depth - k);
+    b.prepare(operands.b, half, k, depth - k);
+  };
+  const auto fetch = [&](int half, int k) {  // past the end readers give zeros, without touching memory
+    a.fetch(operands.a, half, k, depth - k);
+    b.fetch(operands.b, half, k, depth - k);
+  };
+  const auto commit = [&](int half) {
+    a.commit(a_tile[half]);
+    b.commit(b_tile[half]);
+  };
+
   T sum[Tile::kMicroRows][Tile::kMicroColumns] = {};
   T row_sum = 0;
   const bool sum_rows =
       Problem::kRowSums && operands.row_sums && place.tile_n == 0 && threadIdx.x < Tile::kRows;
-
-  a.fetch(operands.a, 0, depth);
-  b.fetch(operands.b, 0, depth);
-  a.commit(a_tile[0]);
-  b.commit(b_tile[0]);
+  prepare(0, 0);
+  prepare(1, Tile::kDepth);
+  __syncthreads();
+  fetch(0, 0);
+  commit(0);
   __syncthreads();
   int half = 0;
 #pragma unroll 1
   for (int k = 0; k < depth; k += Tile::kDepth) {
-    const int next = k + Tile::kDepth;  // past the end readers give zeros, without touching memory
-    a.fetch(operands.a, next, depth - next);
-    b.fetch(operands.b, next, depth - next);
+    fetch(half ^ 1, k + Tile::kDepth);
+    prepare(half, k + 2 * Tile::kDepth);
     multiply_step<Tile>(a_tile[half], b_tile[half], sum);
     if constexpr (Problem::kRowSums) {
       if (sum_rows)
         for (int i = 0; i < Tile::kDepth; ++i) row_sum += a_tile[half][i][threadIdx.x];
     }
     half ^= 1;
-    a.commit(a_tile[half]);
-    b.commit(b_tile[half]);
+    commit(half);
     __syncthreads();
   }
   store_sums<Tile>(problem, schedule, kept[0], &b_tile[0][0][0], sum, sum_rows, row_sum, partials,
