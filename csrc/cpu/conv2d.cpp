@@ -16,6 +16,7 @@ struct Part {
   std::vector<int64_t> offsets;  // [depth], into a group's source
   int64_t height, width;         // output pixels
   int64_t to, pitch, step;       // where they belong: to + p*pitch + q*step of a channel's plane
+  int64_t largest_offset = 0;
 };
 
 // y[n, row] = f(sum over source channels and taps + bias), with stride 1 over the rearranged source.
@@ -29,6 +30,11 @@ struct Correlation {
   const T* bias = nullptr;  // [groups * rows] or null
   Activation kind = Activation::none;
   std::vector<Part<T>> parts = {};
+
+  void add(Part<T> part) {
+    for (const int64_t offset : part.offsets) part.largest_offset = std::max(part.largest_offset, offset);
+    parts.push_back(std::move(part));
+  }
 
   void run() const {
     if (images == 0 || groups == 0 || rows == 0) return;
@@ -107,7 +113,6 @@ struct Correlation {
       PixelOrder order = order_of(part, image.size());
       order.wide = !is_flat(part);
       const int64_t depth = static_cast<int64_t>(part.offsets.size());
-      const int64_t largest = depth ? *std::max_element(part.offsets.begin(), part.offsets.end()) : 0;
       // In wide order an image is a product of its own.
       const int64_t products = order.wide ? image.size() : 1;
       if (order.wide) order.images = 1;
@@ -118,7 +123,7 @@ struct Correlation {
             order.columns(),
             depth,
             {part.weight + group * rows * depth, depth, 1},
-            {from + i * step, end, part.offsets.data(), largest, step, order},
+            {from + i * step, end, part.offsets.data(), part.largest_offset, step, order},
             {target + first * target_plane + part.to, groups * rows * target_plane, target_plane, part.pitch,
              part.step, order},
             bias ? bias + group * rows : nullptr,
@@ -157,7 +162,7 @@ void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv
   part.offsets.reserve(static_cast<size_t>(a.c / a.groups) * taps.size());
   for (int64_t c = 0; c < a.c / a.groups; ++c)
     for (const int64_t tap : taps) part.offsets.push_back(c * correlation.layout.channel_step + tap);
-  correlation.parts.push_back(std::move(part));
+  correlation.add(std::move(part));
   correlation.run();
 }
 
@@ -228,7 +233,7 @@ void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShap
         }
       });
       to += a.c * depth;
-      correlation.parts.push_back(std::move(part));
+      correlation.add(std::move(part));
     }
   correlation.run();
 }

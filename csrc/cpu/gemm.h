@@ -53,10 +53,10 @@ template <class T>
 struct DenseReader {
   const T* data;
   int64_t step;
-  bool reused;  // by so many rows that packing, for the sake of the caches, pays
+  bool packed;  // always; else only where columns end inside a vector
 
   bool direct(int64_t k, int64_t j, int64_t width, int64_t columns, Tile<T>* tile) const {
-    if (reused || columns < width) return false;
+    if (packed || columns < width) return false;
     tile->b = data + k * step + j;
     tile->b_step = step;
     return true;

@@ -44,10 +44,11 @@ struct Kernels {
   void (*transpose)(const T* from, int64_t from_step, T* to, int64_t to_step, int64_t depth, int64_t columns,
                     int64_t width);
 
-  // panel[k][run.to + x] = source[offset[k] + run.from + x] for x < run.length, 0 from the last run's end
-  // to width. Runs ascend in `to`; what lies between them is undefined; nothing at or behind `end` is read.
-  void (*gather)(const T* source, const T* end, const int64_t* offset, int64_t depth, const Run* runs,
-                 int count, T* panel, int64_t width);
+  // For each of `rows` rows k, to + k*to_step becomes: to[run.to + x] = source[offset[k] + run.from + x] for
+  // x < run.length, and 0 from the last run's end to `width`. Runs ascend in `to`; what lies between them is
+  // undefined. Nothing at or behind `end` is read.
+  void (*gather)(const T* source, const T* end, const int64_t* offset, int64_t rows, const Run* runs,
+                 int count, T* to, int64_t to_step, int64_t width);
 
   T (*sum)(const T* x, int64_t n);
 

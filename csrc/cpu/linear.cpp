@@ -6,8 +6,14 @@
 namespace fastarch::cpu {
 namespace {
 
-// Packing a panel costs about as much as two rows' products with it.
-constexpr int64_t kRowsWorthPacking = 16;
+// Whether rows of B, [depth] of them and `step` apart, are better copied into panels before `rows` products
+// read them: when they do not stay in the second cache, or fall on the same lines of the first.
+template <class T>
+bool worth_packing(int64_t rows, int64_t depth, int64_t step) {
+  constexpr int64_t kNear = 524'288, kAliased = 4096;  // bytes
+  const int64_t bytes = step * static_cast<int64_t>(sizeof(T));
+  return rows >= 16 && (depth * bytes > kNear || bytes % kAliased == 0);
+}
 
 // db[o] = sum of column o of dy [m, out], from the first row to the last.
 template <class T>
@@ -34,7 +40,7 @@ template <class T>
 void linear_backward_input(const T* dy, const T* weight, T* dx, int64_t m, int64_t in, int64_t out, Stream) {
   if (m == 0 || in == 0) return;
   Product<T, DenseReader<T>, DenseWriter<T>>{
-      m, in, out, {dy, out, 1}, {weight, in, m >= kRowsWorthPacking}, {dx, in}}
+      m, in, out, {dy, out, 1}, {weight, in, worth_packing<T>(m, out, in)}, {dx, in}}
       .run_parallel();
 }
 
@@ -44,8 +50,8 @@ void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, in
   if (out == 0) return;
   if (db) column_sums(dy, db, m, out);
   if (in == 0) return;
-  Product<T, DenseReader<T>, DenseWriter<T>>{out,     in, m, {dy, 1, out}, {x, in, out >= kRowsWorthPacking},
-                                             {dw, in}}
+  Product<T, DenseReader<T>, DenseWriter<T>>{
+      out, in, m, {dy, 1, out}, {x, in, worth_packing<T>(out, m, in)}, {dw, in}}
       .run_parallel();
 }
 

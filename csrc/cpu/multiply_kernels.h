@@ -131,21 +131,21 @@ void transpose(const T* from, int64_t from_step, T* to, int64_t to_step, int64_t
 }
 
 template <class T>
-void gather(const T* source, const T* end, const int64_t* offset, int64_t depth, const Run* runs, int count,
-            T* panel, int64_t width) {
+void gather(const T* source, const T* end, const int64_t* offset, int64_t rows, const Run* runs, int count,
+            T* to, int64_t to_step, int64_t width) {
   constexpr int64_t L = kLanes<T>;
   const int64_t used = count ? runs[count - 1].to + runs[count - 1].length : 0;
-  for (int64_t k = 0; k < depth; ++k, panel += width) {
+  for (int64_t k = 0; k < rows; ++k, to += to_step) {
     for (int r = 0; r < count; ++r) {
       const T* from = source + offset[k] + runs[r].from;
-      T* to = panel + runs[r].to;
+      T* at = to + runs[r].to;
+      const int64_t length = runs[r].length, room = width - runs[r].to, readable = end - from;
       int64_t x = 0;
       // Whole vectors, which may overwrite what later runs write again, as long as they stay inside.
-      for (; x < runs[r].length && runs[r].to + x + L <= width && end - (from + x) >= L; x += L)
-        store<T>(to + x, load(from + x));
-      for (; x < runs[r].length; ++x) to[x] = from[x];
+      for (; x < length && x + L <= room && x + L <= readable; x += L) store<T>(at + x, load(from + x));
+      for (; x < length; ++x) at[x] = from[x];
     }
-    for (int64_t j = used; j < width; ++j) panel[j] = T(0);
+    for (int64_t j = used; j < width; ++j) to[j] = T(0);
   }
 }
 

@@ -104,31 +104,31 @@ struct PhaseLayout {
   // Rearranges one channel.
   template <class T>
   void fill(const T* from, T* to) const {
+    std::fill(to, to + channel_step, T(0));
     for (const int64_t top : rows.starts)
-      for (const int64_t left : columns.starts)
-        for (int64_t i = 0; i < rows.size; ++i, to += columns.size) {
-          const int64_t h = top + i * rows.stride;
-          if (h < 0 || h >= rows.input) {
-            std::fill(to, to + columns.size, T(0));
-          } else {
-            fill_line(from + h * columns.input, left, to);
-          }
-        }
+      for (const int64_t left : columns.starts) {
+        const Range line = inside(rows, top), entry = inside(columns, left);
+        for (int64_t i = line.begin; i < line.end; ++i)
+          copy(from + (top + i * rows.stride) * columns.input + left, to + i * columns.size, entry);
+        to += phase_step;
+      }
   }
 
  private:
+  // The entries of a phase that are inside the image.
+  static Range inside(const PhaseAxis& axis, int64_t start) {
+    const int64_t begin = std::min(axis.size, start < 0 ? ceil_div(-start, axis.stride) : 0);
+    const int64_t end = start < axis.input ? ceil_div(axis.input - start, axis.stride) : 0;
+    return {begin, std::clamp(end, begin, axis.size)};
+  }
+
   template <class T>
-  void fill_line(const T* line, int64_t start, T* to) const {
-    const int64_t stride = columns.stride, size = columns.size;
-    const int64_t begin = std::min(size, start < 0 ? ceil_div(-start, stride) : 0);
-    const int64_t end = std::clamp(ceil_div(columns.input - start, stride), begin, size);
-    std::fill(to, to + begin, T(0));
-    if (stride == 1) {
-      std::memcpy(to + begin, line + start + begin, static_cast<size_t>(end - begin) * sizeof(T));
+  void copy(const T* line, T* to, Range entry) const {
+    if (columns.stride == 1) {
+      for (int64_t j = entry.begin; j < entry.end; ++j) to[j] = line[j];
     } else {
-      for (int64_t j = begin; j < end; ++j) to[j] = line[start + j * stride];
+      for (int64_t j = entry.begin; j < entry.end; ++j) to[j] = line[j * columns.stride];
     }
-    std::fill(to + end, to + size, T(0));
   }
 };
 
@@ -146,13 +146,22 @@ struct PixelOrder {
   template <class F>
   void runs(int64_t j, int64_t end, const F& f) const {
     const int64_t step = wide ? pitch : width;
+    const int64_t row = j / step;
+    int64_t q = j - row * step, image = row / height, p = row - image * height;
     for (int64_t at = j; at < end;) {
-      const int64_t row = at / step, q = at % step, length = std::min(end - at, step - q);
-      if (q < width) f(at - j, row / height, row % height, q, std::min(length, width - q));
+      const int64_t length = std::min(end - at, step - q);
+      if (q < width) f(at - j, image, p, q, std::min(length, width - q));
       at += length;
+      q = 0;
+      if (++p == height) {
+        p = 0;
+        ++image;
+      }
     }
   }
 };
+
+constexpr int kMostColumns = 64;  // of a tile: 3 vectors of 16 at most
 
 // Reads B[k][column] = source[offset[k] + image*image_step + p*pitch + q].
 template <class T>
@@ -172,13 +181,12 @@ struct PatchReader {
   }
 
   void pack(int64_t k, int64_t depth, int64_t j, int64_t columns, T* panel, int64_t width) const {
-    constexpr int64_t kMostRuns = 64;  // a tile has at most 3 * 16 columns
-    Run runs[kMostRuns];
+    Run runs[kMostColumns];
     int count = 0;
     order.runs(j, j + columns, [&](int64_t to, int64_t image, int64_t p, int64_t q, int64_t length) {
       runs[count++] = {image * image_step + p * order.pitch + q, to, length};
     });
-    kernels<T>().gather(source, end, offset + k, depth, runs, count, panel, width);
+    kernels<T>().gather(source, end, offset + k, depth, runs, count, panel, width, width);
   }
 };
 
@@ -197,6 +205,9 @@ struct PixelWriter {
   }
 
   void write(int64_t i, int64_t rows, int64_t j, int64_t columns, const T* tile, int64_t tile_step) const {
+    // The tile's pixels of a row follow one another.
+    if (step == 1 && order.images == 1 && pitch == order.width)
+      return write_together(i, rows, j, columns, tile, tile_step);
     order.runs(j, j + columns, [&](int64_t from, int64_t image, int64_t p, int64_t q, int64_t length) {
       T* at = to + image * image_step + i * row_step + p * pitch + q * step;
       const T* values = tile + from;
@@ -208,6 +219,23 @@ struct PixelWriter {
         }
       }
     });
+  }
+
+ private:
+  void write_together(int64_t i, int64_t rows, int64_t j, int64_t columns, const T* tile,
+                      int64_t tile_step) const {
+    Run runs[kMostColumns];
+    int count = 0;
+    int64_t first = 0, width = 0;
+    order.runs(j, j + columns, [&](int64_t from, int64_t, int64_t p, int64_t q, int64_t length) {
+      if (count == 0) first = p * pitch + q;
+      runs[count++] = {from, width, length};
+      width += length;
+    });
+    int64_t offsets[kMaxTileRows];
+    for (int64_t r = 0; r < rows; ++r) offsets[r] = r * tile_step;
+    kernels<T>().gather(tile, tile + (rows - 1) * tile_step + columns, offsets, rows, runs, count,
+                        to + i * row_step + first, row_step, width);
   }
 };
 
