@@ -38,6 +38,8 @@ def stub(module: ModuleType) -> str:
     names = sorted(n for n in dir(module) if not n.startswith("_") and callable(getattr(module, n)))
     lines = [f"def {signature(name, getattr(module, name).__doc__)}: ..." for name in names]
     head = '"""Made by tools/make_stubs.py."""\n\n'
+    if any("collections.abc." in line for line in lines):
+        head += "import collections.abc\n"
     if any("Any" in line for line in lines):
         head += "from typing import Any\n\n"
     return head + "\n".join(lines) + "\n"

@@ -1,5 +1,6 @@
 """Made by tools/make_stubs.py."""
 
+import collections.abc
 from typing import Any
 
 def activation_backward(dy: Any, y: Any, dx: Any, kind: int, stream: int = 0) -> None: ...
