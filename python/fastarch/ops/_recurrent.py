@@ -114,6 +114,11 @@ class Packing:
         """[T, N, F] -> [R, F]."""
         return x.reshape(-1, x.shape[-1])[self.rows]
 
+    def sort(self, state: Array) -> Array:
+        """[N, H] -> [N, H] in the order of the packed rows, contiguous and new."""
+        sorted_state = state[self.order]
+        return sorted_state if sorted_state.flags.c_contiguous else sorted_state.copy(order="C")
+
     def unpack(self, op: str, packed: Array) -> Array:
         """[R, F] -> [T, N, F], zeros past the ends."""
         t_count, count = self.shape
@@ -246,7 +251,7 @@ def forward(
         """A state that the steps may change, in the order of the packed rows."""
         if state is None:
             return zeros(op, (n, units), x)
-        return state.copy(order="C") if packing is None else state[packing.order]
+        return state.copy(order="C") if packing is None else packing.sort(state)
 
     h = first(h0)
     h_states = States(op, h, rows, packing, reverse)
@@ -318,7 +323,7 @@ def backward(
     def last(gradient: Array | None) -> Array:
         if gradient is None:
             return zeros(op, (n, units), w_hh)
-        return gradient.copy(order="C") if packing is None else gradient[packing.order]
+        return gradient.copy(order="C") if packing is None else packing.sort(gradient)
 
     dh = last(dhn)
     dc = last(dcn) if cell == cells.LSTM else None
