@@ -29,6 +29,17 @@ if(NOT CMAKE_CUDA_COMPILER)
   message(FATAL_ERROR "FASTARCH_CUDA=${FASTARCH_CUDA}, but no CUDA compiler (nvcc) was found")
 endif()
 
+# Asked before the language is enabled: a compiler too old for the architectures below is a fatal error there.
+execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --version OUTPUT_VARIABLE nvcc_version ERROR_QUIET)
+string(REGEX MATCH "release ([0-9]+\\.[0-9]+)" nvcc_version "${nvcc_version}")
+if(CMAKE_MATCH_1 VERSION_LESS 13.0)
+  if(FASTARCH_CUDA STREQUAL "AUTO")
+    set(FASTARCH_CUDA_SUMMARY "nvcc ${CMAKE_MATCH_1} is too old, 13.0 is needed; FASTARCH_CUDA=PYPI takes one from PyPI")
+    return()
+  endif()
+  message(FATAL_ERROR "FASTARCH_CUDA=${FASTARCH_CUDA}, but nvcc ${CMAKE_MATCH_1} is too old: 13.0 is needed")
+endif()
+
 # An explicit list, never 'native': a wheel serves every machine. Code for 8.0 runs on 8.6 and 8.9 too; the last one
 # is also kept as PTX, for what comes after.
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)

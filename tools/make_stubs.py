@@ -17,6 +17,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "python" / "fastarch"
 NARROWED = (
     ("typing.SupportsInt | typing.SupportsIndex", "int"),
     ("typing.SupportsFloat | typing.SupportsIndex", "float"),
+    ("collections.abc.Sequence", "Sequence"),
     ("object", "Any"),
 )
 
@@ -37,12 +38,13 @@ def stub(module: ModuleType) -> str:
     """The text of a module's stub."""
     names = sorted(n for n in dir(module) if not n.startswith("_") and callable(getattr(module, n)))
     lines = [f"def {signature(name, getattr(module, name).__doc__)}: ..." for name in names]
-    head = '"""Made by tools/make_stubs.py."""\n\n'
-    if any("collections.abc." in line for line in lines):
-        head += "import collections.abc\n"
-    if any("Any" in line for line in lines):
-        head += "from typing import Any\n\n"
-    return head + "\n".join(lines) + "\n"
+    text = "\n".join(lines)
+    imports = [
+        f"from {source} import {name}\n"
+        for source, name in (("collections.abc", "Sequence"), ("typing", "Any"))
+        if re.search(rf"\b{name}\b", text)
+    ]
+    return '"""Made by tools/make_stubs.py."""\n\n' + "".join(imports) + "\n" + text + "\n"
 
 
 def main() -> int:

@@ -169,6 +169,8 @@ bool view_dlpack(py::handle object, const char* op, const char* name, ArrayView*
     auto* managed = static_cast<dlpack::ManagedTensorVersioned*>(
         PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
     check(managed->version.major == 1, op, name, " uses DLPack ", managed->version.major, ".x, expected 1.x");
+    check(!(managed->flags & dlpack::kIsCopied), op, name,
+          " is handed over as a copy, which dies with its capsule");
     view->readonly = managed->flags & dlpack::kReadOnly;
     view_dl_tensor(managed->tensor, op, name, view);
     return true;
@@ -248,6 +250,8 @@ ArrayView Operands::take(py::handle object, const char* name, std::initializer_l
     type_error(op_, concat(name, " is in ", where[int(view.memory)], " memory, expected ",
                            where[int(memory_)], " memory"));
   check(view.contiguous(), op_, name, " is not contiguous (C order)");
+  check(reinterpret_cast<uintptr_t>(view.data) % item_size(view.dtype) == 0, op_, name,
+        " is not aligned to its item size");
   check(!(write && view.readonly), op_, name, " is read-only, expected a writable array");
   if (common) {
     if (view.dtype != DType::float32 && view.dtype != DType::float64)

@@ -18,6 +18,16 @@ inline const char* dtype_name(DType dtype) {
   return "unknown";
 }
 
+inline int item_size(DType dtype) {
+  switch (dtype) {
+    case DType::float64:
+    case DType::int64: return 8;
+    case DType::float32:
+    case DType::int32: return 4;
+    default: return 1;
+  }
+}
+
 template <class Body>
 void dispatch_float(DType dtype, const char* op, Body&& body) {
   switch (dtype) {

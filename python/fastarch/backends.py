@@ -42,8 +42,10 @@ def reason_unusable(name: str) -> str | None:
     if name not in _loaded and name not in _reasons:
         try:
             module = importlib.import_module(_MODULES[name])
+        except ModuleNotFoundError:
+            _reasons[name] = f"{_MODULES[name]} is not in this build"
         except ImportError as error:
-            _reasons[name] = f"{_MODULES[name]} is not in this build ({error})"
+            _reasons[name] = f"{_MODULES[name]} does not load ({error})"
         else:
             reason = _cuda_reason(module) if name == "cuda" else None
             if reason:

@@ -39,6 +39,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
     target = Path(os.path.realpath(path))  # through a symbolic link, not over it
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "a folder, expected the name of a file", str(path))
+    if target.exists() and not target.is_file():  # renaming over /dev/null would replace the device
+        raise OSError(errno.EINVAL, "a device, socket or pipe, expected the name of a file", str(path))
     _remove_leftovers(target)
     temporary = target.with_name(f".{target.name}.{_host()}-{os.getpid()}-{next(_serial)}.tmp")
     try:
