@@ -78,7 +78,7 @@ class Pool {
     workers_.reserve(static_cast<size_t>(threads) - 1);
     try {
       for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { serve(); });
-    } catch (const std::system_error&) {
+    } catch (const std::system_error&) {  // NOLINT(bugprone-empty-catch)
     }
   }
 
