@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+import cases
+
 REFUSALS = (TypeError, ValueError, OverflowError)
 
 Arguments = dict[str, Any]
@@ -34,6 +36,7 @@ def valid_calls() -> dict[str, Arguments]:
     argmax = np.zeros(_POOLED, np.uint8)
     target = np.array([0, 4, 1], np.int64)
     return {
+        **cases.kernel_calls(),
         "activation_forward": {"x": floats(3, 5), "y": floats(3, 5), "kind": 1},
         "activation_backward": {"dy": floats(3, 5), "y": floats(3, 5), "dx": floats(3, 5), "kind": 2},
         "linear_forward": {

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cases
 import fastarch as fa
 from conftest import Backend, on_host
 from fastarch import backends
@@ -28,6 +29,7 @@ POOLED = {"kernel_size": 2, "stride": 2}
 
 # A valid call of every operator. The rows below replace one argument or two.
 VALID: dict[str, dict[str, Any]] = {
+    **cases.VALID,
     "conv2d": {"x": X, "weight": WEIGHT, "bias": BIAS, "groups": 2},
     "conv2d_backward": {"dy": floats(2, 6, 4, 4), "x": X, "weight": WEIGHT, "groups": 2},
     "linear": {"x": floats(3, 4), "weight": floats(5, 4), "bias": floats(5)},
@@ -58,7 +60,7 @@ VALID: dict[str, dict[str, Any]] = {
     **{name: {"x": floats(3, 4)} for name in ("relu", "tanh", "sigmoid")},
     **{f"{name}_backward": {"dy": floats(3, 4), "y": floats(3, 4)} for name in ("relu", "tanh", "sigmoid")},
 }
-OPTIONAL = {("conv2d", "bias"), ("linear", "bias")}
+OPTIONAL = cases.OPTIONAL | {("conv2d", "bias"), ("linear", "bias")}
 
 
 def saved_by(kind: str) -> Any:

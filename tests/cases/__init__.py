@@ -1,13 +1,45 @@
-"""Every operator's test cases, their answers by definition and their gradients; imports NumPy alone."""
+"""Every operator's test cases, their answers by definition and their gradients; imports NumPy alone.
+
+A family is a file here with CASES and GRADIENTS. It may also have VALID, a valid call of each of its public
+operators, OPTIONAL, pairs (operator, argument) that may be None, and kernel_calls(), a small valid call of each
+of its compiled kernels: tests/test_errors.py and tests/hostile_calls.py spoil their arguments one at a time.
+"""
 
 from __future__ import annotations
 
-from cases import activation, conv2d, dropout, linear, pool2d, recurrent, softmax
+import importlib
+from pathlib import Path
+from typing import Any
+
 from cases.case import LAYOUTS, TOLERANCE, Case, Gradient
 
-_FAMILIES = (activation, conv2d, dropout, linear, pool2d, recurrent, softmax)
+_MODULES = [
+    importlib.import_module(f"cases.{path.stem}") for path in sorted(Path(__file__).parent.glob("[a-z]*.py"))
+]
+_FAMILIES = [module for module in _MODULES if hasattr(module, "CASES")]
 
 CASES: list[Case] = [case for family in _FAMILIES for case in family.CASES]
 GRADIENTS: list[Gradient] = [gradient for family in _FAMILIES for gradient in family.GRADIENTS]
+VALID: dict[str, dict[str, Any]] = {
+    op: call for family in _FAMILIES for op, call in getattr(family, "VALID", {}).items()
+}
+OPTIONAL: set[tuple[str, str]] = {pair for family in _FAMILIES for pair in getattr(family, "OPTIONAL", ())}
 
-__all__ = ["CASES", "GRADIENTS", "LAYOUTS", "TOLERANCE", "Case", "Gradient"]
+
+def kernel_calls() -> dict[str, dict[str, Any]]:
+    """A small valid call of every compiled kernel that its family describes, with fresh arrays."""
+    makers = [family.kernel_calls for family in _FAMILIES if hasattr(family, "kernel_calls")]
+    return {kernel: call for make in makers for kernel, call in make().items()}
+
+
+__all__ = [
+    "CASES",
+    "GRADIENTS",
+    "LAYOUTS",
+    "OPTIONAL",
+    "TOLERANCE",
+    "VALID",
+    "Case",
+    "Gradient",
+    "kernel_calls",
+]
