@@ -1,8 +1,9 @@
 """Every operator's test cases, their answers by definition and their gradients; imports NumPy alone.
 
 A family is a file here with CASES and GRADIENTS. It may also have VALID, a valid call of each of its public
-operators, OPTIONAL, pairs (operator, argument) that may be None, and kernel_calls(), a small valid call of each
-of its compiled kernels: tests/test_errors.py and tests/hostile_calls.py spoil their arguments one at a time.
+operators, OPTIONAL, pairs (operator, argument) that may be None, and kernel_calls(), a small valid call of
+each of its compiled kernels: tests/test_errors.py and tests/hostile_calls.py spoil their arguments one at a
+time.
 """
 
 from __future__ import annotations
