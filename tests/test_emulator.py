@@ -32,19 +32,24 @@ BUILDS = {
 
 # How each planted fault shows in each build: a part of the text that the program ends with.
 EVERYWHERE = {
+    "abandoned_copy": "it exited, but 1 of its asynchronous copies have not been waited for",
     "block_order": "wrong result for",
     "deadlock": "deadlock: every thread waits or has exited; thread (0, 0, 0) of block (0, 0, 0) waits in",
     "divergent_barrier": "barrier not reached by all threads: it calls __syncthreads at planted_faults.cpp:",
     "double_free": "which is no device buffer, or freed already",
+    "early_copy": "wrong result for",
     "early_exit": "barrier not reached by all threads: it",
     "leaked_buffer": "[leaked_buffer] leaked 2 device buffers (512 bytes)",
     "livelock": "no thread has passed a barrier or exited for 10000 scheduling points",
     "missing_barrier": "wrong result for",
+    "missing_copy_wait": "wrong result for 50 of 50 seeds",
     "missing_warp_barrier": "wrong result for",
+    "partial_warp": "needs all 32 lanes of a warp, but only 0xfffff are there",
     "shuffle_mask": "reads from lane 1, which has exited or does not exist",
     "shuffle_mismatch": "warp operation not reached by all lanes of its mask",
     "uninitialised_buffer": "wrong result for 50 of 50 seeds",
     "uninitialised_shared": "wrong result for 50 of 50 seeds",
+    "unrounded_operand": "operand 0.1 is not rounded to tf32",
 }
 FAULTS = {
     "sanitized": EVERYWHERE
@@ -74,6 +79,14 @@ OPERATIONS = {
         "recovery",
         "seeds",
         "shared_memory_limits",
+    ],
+    "matrices": [
+        "asynchronous_copies",
+        "matrices_from_shared_memory",
+        "misaligned_addresses",
+        "products",
+        "sums_are_chopped",
+        "tf32_rounds_to_nearest",
     ],
     "multiply": ["split", "whole"],
     "semantics": [

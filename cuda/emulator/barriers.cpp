@@ -65,8 +65,8 @@ void Scheduler::grid_barrier(const Site& site) {
   leave(self);
 }
 
-uint64_t Scheduler::warp_meet(const Site& site, uint32_t mask, uint64_t value, uint32_t source,
-                              bool is_vote) {
+uint64_t Scheduler::warp_meet(const Site& site, uint32_t mask, uint64_t value, uint32_t source, bool is_vote,
+                              Collective collective) {
   const Mode mode(false);
   Thread& self = thread_at(site);
   Block& block = *self.block;
@@ -87,7 +87,7 @@ uint64_t Scheduler::warp_meet(const Site& site, uint32_t mask, uint64_t value, u
            " with mask ", hex(meeting.mask));
     if (same_mask) joined = m;
   }
-  if (joined == warp.meetings) warp.meeting[warp.meetings++] = {mask, 0, site};
+  if (joined == warp.meetings) warp.meeting[warp.meetings++] = {mask, 0, site, collective};
   warp.meeting[joined].arrived |= 1u << lane;
   warp.value[lane] = value;
   warp.source[lane] = static_cast<uint8_t>(source);
@@ -97,6 +97,11 @@ uint64_t Scheduler::warp_meet(const Site& site, uint32_t mask, uint64_t value, u
   complete_meeting(block, warp_number, joined);
   leave(self);
   return warp.result[lane];
+}
+
+// All 32 lanes hand in a pointer to their part, on their stacks; the last to come computes for all.
+void Scheduler::warp_collective(const Site& site, void* part, Collective collective) {
+  warp_meet(site, ~0u, reinterpret_cast<uintptr_t>(part), 0, false, collective);
 }
 
 // After an exit: what only waited for that lane is complete.
@@ -111,6 +116,19 @@ void Scheduler::complete_meeting(Block& block, uint32_t warp_number, uint32_t nu
   const Meeting meeting = warp.meeting[number];
   const uint32_t lanes = meeting.arrived;
   if (lanes != (meeting.mask & warp.present & ~warp.exited)) return;
+  if (meeting.collective) {
+    if (lanes != ~0u)
+      fail(threads[lowest(lanes)], text(meeting.site), " needs all 32 lanes of a warp, but only ", hex(lanes),
+           " are there");
+    void* parts[32];
+    for (uint32_t lane = 0; lane < 32; ++lane) {
+      parts[lane] = reinterpret_cast<void*>(static_cast<uintptr_t>(warp.value[lane]));
+      make_ready(threads[lane]);
+    }
+    meeting.collective(parts);
+    warp.meeting[number] = warp.meeting[--warp.meetings];
+    return;
+  }
   uint64_t ballot = 0;
   for (uint32_t rest = lanes; rest; rest &= rest - 1)
     ballot |= (warp.value[lowest(rest)] & 1u) << lowest(rest);

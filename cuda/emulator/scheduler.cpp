@@ -91,6 +91,7 @@ void Scheduler::run_blocks(const uint3* indices, char* const* shared) {
   current_ = nullptr;
   if (!failure_.empty()) {
     unwind();
+    drop_copies();
     throw Fault(failure_);
   }
 }
@@ -169,7 +170,7 @@ void Scheduler::record(const std::string& what) {
   if (failure_.empty()) failure_ = what;
 }
 
-void Scheduler::exit_thread(const Thread& thread) {
+void Scheduler::exit_thread(Thread& thread) {
   Block& block = *thread.block;
   progress();
   ++exited_;
@@ -178,6 +179,9 @@ void Scheduler::exit_thread(const Thread& thread) {
   Warp& warp = block.warps[warp_number];
   warp.exited |= 1u << (thread.number % 32);
   try {
+    if (!thread.copies.empty())
+      fail(thread, "it exited, but ", thread.copies.size(),
+           " of its asynchronous copies have not been waited for");
     if (block.barrier.arrived > 0)
       fail(thread, "barrier not reached by all threads: it exited, but ", block.barrier.arrived,
            " of its block wait in ", text(block.barrier.site));
@@ -188,6 +192,10 @@ void Scheduler::exit_thread(const Thread& thread) {
   } catch (const Fault& fault) {
     record(fault.what());
   }
+}
+
+void Scheduler::drop_copies() {
+  for (Thread& thread : threads_) thread.copies.clear();
 }
 
 Thread* Scheduler::pick() {

@@ -46,6 +46,13 @@ bool same(const Site& a, const Site& b);
 
 struct Block;
 
+// An asynchronous copy on its way: what it will write, and the number of the group that it belongs to.
+struct Copy {
+  char* to;
+  uint32_t bytes, group;
+  char data[16];
+};
+
 // A CUDA thread. It gets a fiber when it starts, and gives it back when it exits.
 struct Thread {
   Fiber* fiber = nullptr;
@@ -54,12 +61,18 @@ struct Thread {
   uint32_t number = 0;  // within its block
   bool waits = false, preempted = false;
   Site site{};  // where it waits
+  std::vector<Copy> copies;
+  uint32_t copy_groups = 0;  // committed so far
 };
+
+// Computes what a warp does together, out of what each lane handed in.
+using Collective = void (*)(void* const (&parts)[32]);
 
 // Lanes that wait for each other in a warp operation.
 struct Meeting {
   uint32_t mask, arrived;
   Site site;
+  Collective collective;  // or null: lanes exchange values or votes
 };
 
 struct Warp {
@@ -96,7 +109,9 @@ class Scheduler {
 
   int block_barrier(const Site& site, Vote vote, bool predicate);
   void grid_barrier(const Site& site);
-  uint64_t warp_meet(const Site& site, uint32_t mask, uint64_t value, uint32_t source, bool is_vote);
+  uint64_t warp_meet(const Site& site, uint32_t mask, uint64_t value, uint32_t source, bool is_vote,
+                     Collective collective = nullptr);
+  void warp_collective(const Site& site, void* part, Collective collective);
   void yield(const Site& site);
   void preempt();
 
@@ -129,12 +144,13 @@ class Scheduler {
   static void fiber_main();
   void run_threads();
   void call_kernel();
-  void exit_thread(const Thread& thread);
+  void exit_thread(Thread& thread);
   void start(Thread& thread);
   void enter(const Thread& thread);
   void leave(Thread& self);
   void wait(Thread& self, const Site& site);
   void make_ready(const Thread& thread);
+  void drop_copies();
   Thread* pick();
   bool arrive(Barrier& barrier, const Thread& self, const Site& site, uint32_t all, uint32_t exited);
   void settle_warp(Block& block, uint32_t warp_number);

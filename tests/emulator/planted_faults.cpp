@@ -1,9 +1,12 @@
 // Small kernels with one planted fault each, beside the correct twin. `Faulty` chooses: the twins differ in
 // nothing else. A twin must pass for every seed; the fault must show for some seed (a wrong result) or always
 // (an error).
+#include <algorithm>
 #include <cmath>
 
+#include "core/async_copy.h"
 #include "core/buffer.h"
+#include "core/mma.h"
 #include "harness.h"
 
 using namespace fastarch::cuda;
@@ -380,6 +383,81 @@ TWINS(block_order) {
     return true;
   });
 }
+
+// Reads what an asynchronous copy brings without waiting for it.
+template <bool Faulty>
+__global__ void missing_copy_wait_kernel(const float* x, float* y) {
+  FASTARCH_SHARED(float, tile, [kThreads]);
+  const int t = static_cast<int>(threadIdx.x);
+  copy_async<4>(&tile[t], &x[t], 4);
+  commit_copies();
+  if (!Faulty) wait_copies<0>();
+  __syncthreads();
+  y[t] = tile[kThreads - 1 - t];
+  if (Faulty) wait_copies<0>();
+}
+
+// Starts the copy of the next step into a buffer that other threads may still be reading.
+template <bool Faulty>
+__global__ void early_copy_kernel(const float* x, float* y) {
+  FASTARCH_SHARED(float, tile, [kThreads]);
+  const int t = static_cast<int>(threadIdx.x);
+  tile[t] = x[t];
+  __syncthreads();
+  y[t] = tile[kThreads - 1 - t];
+  if (!Faulty) __syncthreads();
+  copy_async<4>(&tile[t], &x[t], 4);
+  wait_copies<0>();
+}
+
+template <class Kernel>
+void reverses_for_all_seeds(const char* name, Kernel* kernel) {
+  right_for_all_seeds([&] {
+    std::vector<float> x(kThreads), y(kThreads);
+    for (size_t i = 0; i < kThreads; ++i) x[i] = static_cast<float>(i);
+    launch(name, kernel, 1, kThreads, 0, nullptr, static_cast<const float*>(x.data()), y.data());
+    return std::equal(y.begin(), y.end(), x.rbegin());
+  });
+}
+
+TWINS(missing_copy_wait) { reverses_for_all_seeds("missing_copy_wait", missing_copy_wait_kernel<Faulty>); }
+TWINS(early_copy) { reverses_for_all_seeds("early_copy", early_copy_kernel<Faulty>); }
+
+// Leaves with a copy under way.
+template <bool Faulty>
+__global__ void abandoned_copy_kernel(const float* x) {
+  FASTARCH_SHARED(float, tile, [kThreads]);
+  copy_async<4>(&tile[threadIdx.x], &x[threadIdx.x], 4);
+  if (!Faulty) wait_copies<0>();
+}
+
+TWINS(abandoned_copy) {
+  const std::vector<float> x(kThreads);
+  launch("abandoned_copy", abandoned_copy_kernel<Faulty>, 1, kThreads, 0, nullptr, x.data());
+}
+
+// Hands the tensor cores floats as they are.
+template <bool Faulty>
+__global__ void unrounded_operand_kernel(float x) {
+  const uint32_t bits = Faulty ? __float_as_uint(x) : to_tf32(x), a[4] = {bits, bits, bits, bits}, b[2] = {};
+  float d[4] = {};
+  mma<MmaType::tf32>(d, a, b);
+}
+
+TWINS(unrounded_operand) {
+  launch("unrounded_operand", unrounded_operand_kernel<Faulty>, 1, 32, 0, nullptr, 0.1f);
+}
+
+// Some lanes of the warp leave before it multiplies.
+template <bool Faulty>
+__global__ void partial_warp_kernel() {
+  if (Faulty && threadIdx.x >= 20) return;
+  const uint32_t a[4] = {}, b[2] = {};
+  float d[4] = {};
+  mma<MmaType::bfloat16>(d, a, b);
+}
+
+TWINS(partial_warp) { launch("partial_warp", partial_warp_kernel<Faulty>, 1, 32, 0, nullptr); }
 
 }  // namespace
 

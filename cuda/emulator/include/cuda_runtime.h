@@ -6,4 +6,5 @@
 // The order matters: device.h needs the vector types, runtime.h the launch types.
 #include "emulator/device.h"
 #include "emulator/math.h"
+#include "emulator/matrix.h"
 #include "emulator/runtime.h"
