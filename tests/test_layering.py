@@ -20,11 +20,13 @@ LAYERS = (
     {"backends"},
     {"arrays"},
     {"random"},
-    {"ops", "information"},
+    {"ops", "information", "progress"},
     {"autograd", "shape_functions", "tensor_functions", "tensors"},
     {"nn", "optim"},
-    {"models", "io", "data", "estimators"},
-    {"train", "predict", "plots"},
+    {"models", "io", "data"},
+    {"plots"},
+    {"estimators"},
+    {"train", "predict"},
     {"cli"},
 )
 COMPILED = {"_core", "_cpu", "_cuda", "_emulator"}
@@ -32,7 +34,7 @@ COMPILED = {"_core", "_cpu", "_cuda", "_emulator"}
 TOGETHER = (
     {"autograd", "shape_functions", "tensor_functions", "tensors"},
     {"nn", "optim"},
-    {"train", "predict", "plots"},
+    {"train", "predict"},
     {"models", "io"},
 )
 # A model is layers and operators: what is below them is their business.
@@ -126,7 +128,9 @@ def test_an_operator_does_not_call_another() -> None:
 HEAVY = ("matplotlib", "sklearn", "torch", "cupy", "scipy", "PIL", "pandas")
 
 
-@pytest.mark.parametrize("submodule", ["", "ops", "nn", "optim", "models", "data", "train", "random", "cli"])
+@pytest.mark.parametrize(
+    "submodule", ["", "ops", "nn", "optim", "models", "data", "estimators", "train", "random", "cli"]
+)
 def test_importing_is_light(submodule: str) -> None:
     """No heavy package is imported before something needs it."""
     name = "fastarch" + (f".{submodule}" if submodule else "")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 # Loaded at first use, so that `import fastarch` costs little more than NumPy.
-_SUBMODULES = ("data", "models", "nn", "ops", "optim", "random", "train")
+_SUBMODULES = ("data", "estimators", "models", "nn", "ops", "optim", "random", "train")
 _NAMES = {
     "Tensor": "tensors",
     "tensor": "tensors",
@@ -25,7 +25,7 @@ _NAMES = {
 }
 
 if TYPE_CHECKING:
-    from fastarch import data, models, nn, ops, optim, random, train
+    from fastarch import data, estimators, models, nn, ops, optim, random, train
     from fastarch.autograd import Function, no_grad
     from fastarch.backends import backend
     from fastarch.information import info
@@ -39,6 +39,7 @@ __all__ = [
     "backend",
     "concatenate",
     "data",
+    "estimators",
     "info",
     "load",
     "manual_seed",

@@ -111,16 +111,23 @@ def _compiled_core() -> ModuleType | None:
     return _core
 
 
-def uniform(shape: Any, low: float = 0.0, high: float = 1.0, dtype: Any = np.float32) -> np.ndarray:
-    """Samples of the uniform distribution on [low, high): a host array from the next global stream.
+def uniform(
+    shape: Any,
+    low: float = 0.0,
+    high: float = 1.0,
+    dtype: Any = np.float32,
+    stream: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Samples of the uniform distribution on [low, high): a host array from the next global stream, or from
+    the named one.
 
-    float32 takes one word a sample (24 bits), float64 two (53 bits).
+    stream: (seed, offset). float32 takes one word a sample (24 bits), float64 two (53 bits).
     """
     sizes, dtype = _shape("uniform", shape), _float("uniform", dtype)
     if not low <= high:
         raise ValueError(f"[uniform] low is {low}, high {high}, expected low <= high")
     n = prod(sizes)
-    seed, offset = next_offset()
+    seed, offset = next_offset() if stream is None else stream
     if dtype == np.float32:
         x = (philox(n, seed, offset) >> np.uint32(8)).astype(np.float32)
         x *= np.float32(2.0**-24)
@@ -135,17 +142,24 @@ def uniform(shape: Any, low: float = 0.0, high: float = 1.0, dtype: Any = np.flo
     return x.reshape(sizes)
 
 
-def normal(shape: Any, mean: float = 0.0, std: float = 1.0, dtype: Any = np.float32) -> np.ndarray:
-    """Samples of the normal distribution: a host array from the next global stream.
+def normal(
+    shape: Any,
+    mean: float = 0.0,
+    std: float = 1.0,
+    dtype: Any = np.float32,
+    stream: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Samples of the normal distribution: a host array from the next global stream, or from the named one.
 
-    Box-Muller in float64: position i of the stream gives samples 2i and 2i + 1 as the cosine and the sine,
-    its first two words (53 bits) the radius, the other two the angle. Box and Muller (1958).
+    stream: (seed, offset). Box-Muller in float64: position i of the stream gives samples 2i and 2i + 1 as the
+    cosine and the sine, its first two words (53 bits) the radius, the other two the angle. Box and Muller
+    (1958).
     """
     sizes, dtype = _shape("normal", shape), _float("normal", dtype)
     if not std >= 0:
         raise ValueError(f"[normal] std is {std}, expected at least 0")
     n = prod(sizes)
-    words = philox(4 * ((n + 1) // 2), *next_offset()).reshape(-1, 4)
+    words = philox(4 * ((n + 1) // 2), *(next_offset() if stream is None else stream)).reshape(-1, 4)
     radius = np.sqrt(-2.0 * np.log1p(-_unit53(words[:, :2])))
     angle = 2.0 * np.pi * _unit53(words[:, 2:])
     x = np.empty((len(words), 2))

@@ -1,0 +1,37 @@
+"""Learners with fit, transform and predict, after scikit-learn's conventions and without needing it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from fastarch.estimators import persistence
+from fastarch.estimators.base import Estimator, NotFittedError
+from fastarch.estimators.epochs import watched
+from fastarch.estimators.info import EstimatorInfo, Part, Report
+
+__all__ = [
+    "CLASSES",
+    "ESTIMATORS",
+    "Estimator",
+    "EstimatorInfo",
+    "NotFittedError",
+    "Part",
+    "Report",
+    "load",
+    "watched",
+]
+
+# Every class whose files `load` reads, by name.
+CLASSES: dict[str, type[Estimator]] = {}
+
+# What the command line trains and lists.
+ESTIMATORS: dict[str, EstimatorInfo] = {}
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """The estimator that some estimator's `save` wrote to `path`; no code of the file is run.
+
+    Raises FileNotFoundError, and ValueError for a damaged file or one that holds something else.
+    """
+    return persistence.load(path, CLASSES)
