@@ -59,11 +59,35 @@ void recurrent_backward(const T* w_hh, const T* gates, const T* dy, const T* ext
       });
 }
 
+template <class T>
+void recurrent_gates_forward(const T* product, const T* b_n, const T* h, T* gates, T* c, T* y, T* extra,
+                             Cell cell, int64_t sequences, int64_t units, Stream stream) {
+  if (sequences == 0 || units == 0) return;
+  with_cell(cell, [&]<class Gates>() {
+    launch_rows("recurrent_gates_forward", forward_cell_kernel<Gates, T>, sequences, units, stream, gates,
+                product, b_n, h, static_cast<T*>(nullptr), c, y, extra);
+  });
+}
+
+template <class T>
+void recurrent_gates_backward(const T* gates, const T* extra, const T* previous, T* dh, T* dc, T* da, T* da_h,
+                              Cell cell, int64_t sequences, int64_t units, Stream stream) {
+  if (sequences == 0 || units == 0) return;
+  with_cell(cell, [&]<class Gates>() {
+    launch_rows("recurrent_gates_backward", backward_cell_kernel<Gates, T>, sequences, units, stream, gates,
+                static_cast<const T*>(nullptr), extra, previous, dh, dc, da, da_h);
+  });
+}
+
 #define INSTANTIATE(T)                                                                                  \
   template void recurrent_forward(const T*, const T*, T*, T*, T*, T*, T*, const Recurrence&, Algorithm, \
                                   Stream);                                                              \
   template void recurrent_backward(const T*, const T*, const T*, const T*, const T*, T*, T*, T*, T*,    \
-                                   const Recurrence&, Algorithm, Stream);
+                                   const Recurrence&, Algorithm, Stream);                               \
+  template void recurrent_gates_forward(const T*, const T*, const T*, T*, T*, T*, T*, Cell, int64_t,    \
+                                        int64_t, Stream);                                               \
+  template void recurrent_gates_backward(const T*, const T*, const T*, T*, T*, T*, T*, Cell, int64_t,   \
+                                         int64_t, Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)
 #undef INSTANTIATE

@@ -27,7 +27,6 @@ def floats(*shape: int) -> np.ndarray:
 
 _CONVOLUTION = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
 _POOLING = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)}
-_LSTM = {"cell": 2, "sizes": [3, 2], "reverse": False, "algorithm": 0}
 _X, _Y, _FILTERS, _POOLED = (2, 3, 6, 6), (2, 4, 4, 4), (4, 3, 3, 3), (2, 3, 3, 3)
 
 
@@ -119,28 +118,6 @@ def valid_calls() -> dict[str, Arguments]:
             "ignore_index": -100,
         },
         "dropout_forward": {"x": floats(3, 5), "y": floats(3, 5), "p": 0.5, "seed": 1, "offset": 2},
-        "recurrent_forward": {
-            "w_hh": floats(20, 5),
-            "b_n": None,
-            "gates": floats(5, 20),
-            "h": floats(3, 5),
-            "c": floats(3, 5),
-            "y": floats(5, 5),
-            "extra": floats(5, 5),
-            **_LSTM,
-        },
-        "recurrent_backward": {
-            "w_hh": floats(20, 5),
-            "gates": floats(5, 20),
-            "dy": floats(5, 5),
-            "extra": floats(5, 5),
-            "previous": floats(5, 5),
-            "dh": floats(3, 5),
-            "dc": floats(3, 5),
-            "da": floats(5, 20),
-            "da_h": None,
-            **_LSTM,
-        },
     }
 
 

@@ -175,7 +175,7 @@ def test_padding_is_not_read(kind: str, backend: Backend) -> None:
     dy[2:, 0] = np.nan
     gradients = {"dy": dy, "dhn": None, "saved": saved} | ({"dcn": None} if kind == "lstm" else {})
     grads = backend.call(f"{kind}_backward", gradients)
-    assert all(np.isfinite(backend.host(g)).all() for g in (y, *grads))
+    assert all(np.isfinite(backend.host(g)).all() for g in (y, *grads) if g is not None)
     assert not backend.host(grads.x)[2:, 0].any()
     assert not backend.host(y)[4:, 2].any()
 
@@ -258,7 +258,7 @@ def test_2000_steps_neither_overflow_nor_leak(kind: str, backend: Backend) -> No
     y, *_, saved = backend.call(kind, call)
     gradients = {"dy": backend.xp.ones_like(y), "dhn": None, "saved": saved}
     grads = backend.call(f"{kind}_backward", gradients | ({"dcn": None} if kind == "lstm" else {}))
-    assert all(np.isfinite(backend.host(g)).all() for g in (y, *grads))
+    assert all(np.isfinite(backend.host(g)).all() for g in (y, *grads) if g is not None)
     assert np.abs(backend.host(y)).max() <= 1
 
 

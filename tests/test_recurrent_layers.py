@@ -34,6 +34,8 @@ def random_options(rng: np.random.Generator, kind: str) -> dict[str, Any]:
     }
     if kind == "RNN" and rng.random() < 0.5:
         options["nonlinearity"] = "relu"
+    if kind == "LSTM" and rng.random() < 0.5:
+        options["proj_size"] = int(rng.integers(1, 3))
     return options
 
 
@@ -43,7 +45,7 @@ def compare_with_torch(kind: str, rng: np.random.Generator, backend: Backend) ->
 
     torch.set_num_threads(1)
     options = random_options(rng, kind)
-    t, n, d, h = (int(v) for v in rng.integers(1, (7, 5, 6, 9)))
+    t, n, d, h = (int(v) for v in rng.integers((1, 1, 1, 3), (7, 5, 6, 9)))
     dtype = np.dtype(str(rng.choice(["float32", "float64"])))
     peer = getattr(torch.nn, kind)(d, h, **options).to(getattr(torch, dtype.name))
     layer = getattr(nn, kind)(d, h, **options, dtype=dtype)
@@ -56,9 +58,10 @@ def compare_with_torch(kind: str, rng: np.random.Generator, backend: Backend) ->
         layer.cuda()
     lengths = [int(v) for v in rng.integers(1, t + 1, n)] if rng.random() < 0.5 else None
     x = rng.standard_normal((n, t, d) if options["batch_first"] else (t, n, d)).astype(dtype)
-    shape = (options["num_layers"] * (1 + options["bidirectional"]), n, h)
-    count = 2 if kind == "LSTM" else 1
-    states = [rng.standard_normal(shape).astype(dtype) for _ in range(count)] if rng.random() < 0.7 else None
+    layers, count = options["num_layers"] * (1 + options["bidirectional"]), 2 if kind == "LSTM" else 1
+    widths = (options.get("proj_size", h), h)[:count]
+    states = [rng.standard_normal((layers, n, width)).astype(dtype) for width in widths]
+    states = states if rng.random() < 0.7 else None
 
     tx = torch.tensor(x, requires_grad=True)
     t_states = None if states is None else [torch.tensor(s, requires_grad=True) for s in states]
@@ -204,6 +207,62 @@ def test_dropconnect_drops_recurrent_weights(kind: str) -> None:
     assert not np.array_equal(results[0], results[2])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_zoneout_keeps_states_in_training_and_mixes_them_after(kind: str) -> None:
+    """Probability 1 keeps the first state for ever; else masks are drawn anew, and evaluation draws none."""
+    x = np.random.default_rng(0).standard_normal((5, 2, 3)).astype(np.float32)
+    frozen = getattr(nn, kind)(3, 4, zoneout=1.0)
+    assert not frozen(x)[0].data.any()
+    layer = getattr(nn, kind)(3, 4, zoneout=0.5, dtype=np.float64)
+    x = x.astype(np.float64)
+    results = []
+    for seed in (1, 1, 2):
+        fa.random.manual_seed(seed)
+        results.append(layer(x)[0].data)
+    assert np.array_equal(results[0], results[1])
+    assert not np.array_equal(results[0], results[2])
+    kept = [np.mean(y[1:] == y[:-1]) for y in (layer(np.repeat(x, 40, 1))[0].data for _ in range(5))]
+    assert 0.4 < np.mean(kept) < 0.6
+    before = fa.random.get_state()
+    first, second = (layer.eval()(x)[0].data for _ in range(2))
+    assert np.array_equal(first, second)
+    assert fa.random.get_state() == before
+    plain = getattr(nn, kind)(3, 4, dtype=np.float64)
+    plain.load_state_dict(layer.state_dict())
+    np.testing.assert_allclose(first[0], 0.5 * plain(x)[0].data[0], rtol=1e-12)
+
+
+def test_zoneout_of_the_cell_alone() -> None:
+    x = np.ones((5, 2, 3), np.float32)
+    layer = nn.LSTM(3, 4, zoneout_cell=1.0)
+    c0 = np.full((1, 2, 4), 0.25, np.float32)
+    y, (h, c) = layer(x, (np.zeros_like(c0), c0))
+    assert np.array_equal(c.data, c0)
+    assert y.data.any()
+    assert np.array_equal(h.data[0], y.data[-1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layer_norm_makes_the_scale_of_weights_irrelevant(kind: str) -> None:
+    """And its gains and biases are learned, under names of their own in the state dict."""
+    x = np.random.default_rng(1).standard_normal((4, 2, 3))
+    layer = getattr(nn, kind)(3, 16, 2, bidirectional=True, layer_norm=True, dtype=np.float64)
+    names = ["norm_ih", "norm_hh"] + (["norm_c", "norm_c_bias"] if kind == "LSTM" else [])
+    ends = ("l0", "l0_reverse", "l1", "l1_reverse")
+    expected = {f"{name}_{end}" for name in names for end in ends}
+    assert {name for name in layer.state_dict() if name.startswith("norm")} == expected
+    y, _ = layer(x)
+    y.sum().backward()
+    assert all(np.abs(p.grad).max() > 0 for p in layer.parameters())
+    for name, parameter in layer.named_parameters():
+        if name.startswith("weight_ih_l0"):
+            parameter.data *= 100
+        if name.startswith("weight_hh"):
+            parameter.data *= 3
+            parameter.data += 0.5  # the same for all gates: a mean that is taken away
+    np.testing.assert_allclose(layer(x)[0].data, y.data, atol=1e-2)
+
+
 def test_forget_bias() -> None:
     layer = nn.LSTM(3, 4, 2, bidirectional=True, forget_bias=1.0)
     for suffix in ("l0", "l0_reverse", "l1", "l1_reverse"):
@@ -235,6 +294,9 @@ def test_how_it_looks_and_counts() -> None:
     assert repr(nn.LSTMCell(3, 4, bias=False)) == "LSTMCell(3, 4, bias=False)"
     layer = nn.LSTM(3, 4, 2, bidirectional=True)
     assert layer.multiply_adds((5, 2, 3), (5, 2, 8)) == 5 * 2 * 2 * 16 * ((3 + 4) + (8 + 4))
+    small = nn.LSTM(3, 4, 2, proj_size=2, zoneout=0.1, layer_norm=True)
+    assert repr(small) == "LSTM(3, 4, num_layers=2, proj_size=2, zoneout=0.1, layer_norm=True)"
+    assert small.multiply_adds((5, 2, 3), (5, 2, 2)) == 5 * 2 * (16 * ((3 + 2) + (2 + 2)) + 2 * 2 * 4)
 
 
 BAD: list[tuple[Any, type[Exception], str]] = [
@@ -243,6 +305,12 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: nn.RNN(3, 4, dropout=1.5), ValueError, "dropout must be in"),
     (lambda: nn.RNN(3, 4, nonlinearity="gelu"), ValueError, "nonlinearity must be"),
     (lambda: nn.LSTM(3, 4, bias=False, forget_bias=1.0), ValueError, "forget_bias needs bias"),
+    (lambda: nn.LSTM(3, 4, proj_size=4), ValueError, "proj_size must be 0"),
+    (lambda: nn.LSTM(3, 4, zoneout_cell=-0.1), ValueError, "zoneout_cell must be in"),
+    (lambda: nn.GRU(3, 4, proj_size=2), TypeError, "proj_size is for an LSTM alone"),
+    (lambda: nn.RNN(3, 4, zoneout_cell=0.1), TypeError, "zoneout_cell is for an LSTM alone"),
+    (lambda: nn.GRU(3, 4, layer_norm=True, reset_before=True), ValueError, "reset_before=False"),
+    (lambda: nn.GRU(3, 4, drop_out=0.5), TypeError, "unexpected keyword argument 'drop_out'"),
     (lambda: nn.GRU(3, 4)(np.zeros((5, 2, 4), np.float32)), ValueError, r"expected \[T, N, 3\] or \[T, 3\]"),
     (lambda: nn.GRU(3, 4, batch_first=True)(np.zeros(3, np.float32)), ValueError, r"expected \[N, T, 3\]"),
     (lambda: nn.GRU(3, 4)(np.zeros((5, 2, 3)), np.zeros((2, 2, 4))), ValueError, "hx has shape"),

@@ -111,6 +111,58 @@ void recurrent_backward(py::handle w_hh, py::handle gates, py::handle dy, py::ha
   });
 }
 
+// The cell of a step alone, which has none with a product between its gates; N and H are those of `state`.
+Cell gates_cell_of(Operands& operands, int number, const ArrayView& state, const char* name) {
+  operands.expect_dims(state, name, 2);
+  const Cell cell = cell_of(operands.op(), number);
+  check(cell != Cell::gru_reset_before, operands.op(), "cell is ", number,
+        ", whose second product follows its gates, expected 0 to 3");
+  return cell;
+}
+
+void recurrent_gates_forward(py::handle product, py::handle b_n, py::handle h, py::handle gates, py::handle c,
+                             py::handle y, py::handle extra, int cell, uintptr_t stream) {
+  Operands operands("recurrent_gates_forward", kMemory);
+  const ArrayView vy = operands.out(y, "y");
+  const Cell kind = gates_cell_of(operands, cell, vy, "y");
+  const int64_t n = vy.shape[0], units = vy.shape[1], width = gates_of(kind) * units;
+  const bool lstm = kind == Cell::lstm, gru = kind == Cell::gru;
+  const ArrayView vp = operands.in(product, "product", {n, width});
+  const ArrayView vb = operands.in_or_none(b_n, "b_n", {units});
+  check(gru || !vb.data, operands.op(), "b_n is given for this cell");
+  const ArrayView vh = only_if(gru, operands, h, "h", n, units, false);
+  const ArrayView va = operands.out(gates, "gates", {n, width});
+  const ArrayView vc = only_if(lstm, operands, c, "c", n, units, true);
+  const ArrayView ve = only_if(lstm || gru, operands, extra, "extra", n, units, true);
+  py::gil_scoped_release unlocked;
+  dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+    device::recurrent_gates_forward(data<T>(vp), data<T>(vb), data<T>(vh), mutable_data<T>(va),
+                                    mutable_data<T>(vc), mutable_data<T>(vy), mutable_data<T>(ve), kind, n,
+                                    units, as_stream(stream));
+  });
+}
+
+void recurrent_gates_backward(py::handle gates, py::handle extra, py::handle previous, py::handle dh,
+                              py::handle dc, py::handle da, py::handle da_h, int cell, uintptr_t stream) {
+  Operands operands("recurrent_gates_backward", kMemory);
+  const ArrayView vdh = operands.out(dh, "dh");
+  const Cell kind = gates_cell_of(operands, cell, vdh, "dh");
+  const int64_t n = vdh.shape[0], units = vdh.shape[1], width = gates_of(kind) * units;
+  const bool lstm = kind == Cell::lstm, gru = kind == Cell::gru;
+  const ArrayView va = operands.in(gates, "gates", {n, width});
+  const ArrayView ve = only_if(lstm || gru, operands, extra, "extra", n, units, false);
+  const ArrayView vp = only_if(lstm || gru, operands, previous, "previous", n, units, false);
+  const ArrayView vdc = only_if(lstm, operands, dc, "dc", n, units, true);
+  const ArrayView vda = operands.out(da, "da", {n, width});
+  const ArrayView vdah = only_if(gru, operands, da_h, "da_h", n, width, true);
+  py::gil_scoped_release unlocked;
+  dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+    device::recurrent_gates_backward(data<T>(va), data<T>(ve), data<T>(vp), mutable_data<T>(vdh),
+                                     mutable_data<T>(vdc), mutable_data<T>(vda), mutable_data<T>(vdah), kind,
+                                     n, units, as_stream(stream));
+  });
+}
+
 }  // namespace
 
 void bind_recurrent(py::module_& m) {
@@ -122,4 +174,10 @@ void bind_recurrent(py::module_& m) {
         py::arg("dy").none(true), py::arg("extra").none(true), py::arg("previous").none(true), py::arg("dh"),
         py::arg("dc").none(true), py::arg("da"), py::arg("da_h").none(true), py::arg("cell"),
         py::arg("sizes"), py::arg("reverse"), py::arg("algorithm"), stream);
+  m.def("recurrent_gates_forward", &recurrent_gates_forward, py::arg("product"), py::arg("b_n").none(true),
+        py::arg("h").none(true), py::arg("gates"), py::arg("c").none(true), py::arg("y"),
+        py::arg("extra").none(true), py::arg("cell"), stream);
+  m.def("recurrent_gates_backward", &recurrent_gates_backward, py::arg("gates"), py::arg("extra").none(true),
+        py::arg("previous").none(true), py::arg("dh"), py::arg("dc").none(true), py::arg("da"),
+        py::arg("da_h").none(true), py::arg("cell"), stream);
 }

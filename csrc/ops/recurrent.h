@@ -41,6 +41,15 @@ enum class Algorithm { automatic = 0, step = 1, persistent = 2 };
 // gradient of the inputs' share; da_h [R, GH] (gru): gradient of w_hh h, null for the others, where it is the
 // same.
 //
+// recurrent_gates_forward: one step of N sequences whose product is known, for steps that do more than these
+// on the way to it or from it: product [N, GH]; b_n and gates [N, GH] as above; h [N, H], the state before,
+// or null where the cell is not gru; c [N, H] (LSTM): before -> after. Overwritten: y [N, H], the next h;
+// extra [N, H] as above. No reset before the product.
+//
+// recurrent_gates_backward: gates, extra and previous as above; dh [N, H]: comes in as all of the gradient of
+// y, goes out as the part that reaches h past the product; dc [N, H] (LSTM): of c after -> of c before.
+// Overwritten: da, da_h [N, GH] as above.
+//
 // Sums are in a fixed order: equal calls give equal bits.
 
 namespace cuda {
@@ -52,6 +61,12 @@ template <class T>
 void recurrent_backward(const T* w_hh, const T* gates, const T* dy, const T* extra, const T* previous, T* dh,
                         T* dc, T* da, T* da_h, const Recurrence& recurrence, Algorithm algorithm,
                         Stream stream);
+template <class T>
+void recurrent_gates_forward(const T* product, const T* b_n, const T* h, T* gates, T* c, T* y, T* extra,
+                             Cell cell, int64_t sequences, int64_t units, Stream stream);
+template <class T>
+void recurrent_gates_backward(const T* gates, const T* extra, const T* previous, T* dh, T* dc, T* da, T* da_h,
+                              Cell cell, int64_t sequences, int64_t units, Stream stream);
 
 }  // namespace cuda
 }  // namespace fastarch

@@ -12,8 +12,8 @@ constexpr int kStepThreads = 256;
 
 // Step by step means many small launches: element i is unit i % H of row i / H.
 template <class Cell, class T>
-__global__ void forward_cell_kernel(T* gates, const T* product, const T* b_n, T* h, T* c, T* y, T* extra,
-                                    int64_t size, int64_t units, Divider by_units) {
+__global__ void forward_cell_kernel(T* gates, const T* product, const T* b_n, const T* before, T* h, T* c,
+                                    T* y, T* extra, int64_t size, int64_t units, Divider by_units) {
   for (int64_t i = global_thread(); i < size; i += grid_threads()) {
     const int64_t row = by_units.quotient(i), unit = i - row * units;
     const int64_t first = row * Cell::kGates * units + unit;
@@ -24,12 +24,12 @@ __global__ void forward_cell_kernel(T* gates, const T* product, const T* b_n, T*
       p[g] = product[first + g * units];
     }
     T more = c ? c[i] : T(0);
-    const T next = Cell::forward(a, p, b_n ? b_n[unit] : T(0), h[i], more);
+    const T next = Cell::forward(a, p, b_n ? b_n[unit] : T(0), before ? before[i] : T(0), more);
 #pragma unroll
     for (int g = 0; g < Cell::kGates; ++g) gates[first + g * units] = a[g];
     if (c) c[i] = more;
     if (extra) extra[i] = more;
-    h[i] = next;
+    if (h) h[i] = next;
     y[i] = next;
   }
 }
@@ -161,8 +161,8 @@ void forward_steps(const T* w_hh, const T* b_n, T* gates, T* h, T* c, T* y, T* e
     each_step(recurrence, recurrence.reverse, [&](int64_t rows, int64_t first) {
       linear_forward<T>(h, w_hh, nullptr, product.data(), rows, units, width, Activation::none, stream);
       launch_rows("recurrent_forward", forward_cell_kernel<Cell, T>, rows, units, stream,
-                  gates + first * width, static_cast<const T*>(product.data()), b_n, h, c, y + first * units,
-                  at_row(extra, first, units));
+                  gates + first * width, static_cast<const T*>(product.data()), b_n, static_cast<const T*>(h),
+                  h, c, y + first * units, at_row(extra, first, units));
     });
   });
 }

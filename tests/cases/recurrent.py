@@ -103,7 +103,10 @@ def backward(ops: Any, kind: str, **call) -> tuple:
     """The gradients, by the public operators: the forward first, for what it saves."""
     call, own = _split(kind, call)
     *_, saved = getattr(ops, kind)(**call)
-    return getattr(ops, f"{kind}_backward")(saved=saved, **own)
+    gradients = getattr(ops, f"{kind}_backward")(saved=saved, **own)
+    count = 7 if kind == "lstm" else 6
+    assert all(gradient is None for gradient in gradients[count:])  # of options, which recurrent_options has
+    return tuple(gradients[:count])
 
 
 def _define(kind: str, call: Arguments) -> Arguments:
@@ -209,6 +212,35 @@ def _cell_cases(kind: str) -> list[Case]:
 
 
 CASES = [case for kind in KINDS for case in _cases(kind)]
+
+
+def kernel_calls() -> dict[str, Arguments]:
+    """A small call of each kernel, of an LSTM: N 3, H 5."""
+
+    def floats(*shape: int) -> np.ndarray:
+        return np.ones(shape, np.float32)
+
+    how = {"cell": 2, "sizes": [3, 2], "reverse": False, "algorithm": 0}
+    gates = {"gates": floats(5, 20)}
+    state = {"h": floats(3, 5), "c": floats(3, 5)}
+    kept = {"extra": floats(5, 5), "previous": floats(5, 5)}
+    found = {"dh": floats(3, 5), "dc": floats(3, 5), "da": floats(5, 20), "da_h": None}
+    forward = {"w_hh": floats(20, 5), "b_n": None, **gates, **state, "y": floats(5, 5), "extra": floats(5, 5)}
+    backward = {"w_hh": floats(20, 5), **gates, "dy": floats(5, 5), **kept, **found}
+    step = {"product": floats(3, 20), "b_n": None, "h": None, "gates": floats(3, 20), "c": floats(3, 5)}
+    step_kept = {"extra": floats(3, 5), "previous": floats(3, 5)}
+    return {
+        "recurrent_forward": forward | how,
+        "recurrent_backward": backward | how,
+        "recurrent_gates_forward": step | {"y": floats(3, 5), "extra": floats(3, 5), "cell": 2},
+        "recurrent_gates_backward": {
+            "gates": floats(3, 20),
+            **step_kept,
+            **found,
+            "da": floats(3, 20),
+            "cell": 2,
+        },
+    }
 
 
 # Gradients by central differences, through everything that an operator gives at once.

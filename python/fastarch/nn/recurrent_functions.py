@@ -2,110 +2,90 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from fastarch import ops
 from fastarch.autograd import Array, Function
 
 
-class LSTM(Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Array,
-        h0: Array | None,
-        c0: Array | None,
-        w_ih: Array,
-        w_hh: Array,
-        b_ih: Array | None,
-        b_hh: Array | None,
-        **options: Any,
-    ) -> tuple[Array, Array, Array]:
-        y, (hn, cn), ctx.recurrence = ops.lstm(x, h0, c0, w_ih, w_hh, b_ih, b_hh, **options)
-        return y, hn, cn
+class _Sequence(Function):
+    """x, the states, w_ih, w_hh, b_ih, b_hh, then the options' arrays, whose names are given beside them."""
+
+    run: ClassVar[Callable[..., Any]]
+    run_backward: ClassVar[Callable[..., Any]]
+    states: ClassVar[int] = 1
 
     @staticmethod
-    def backward(ctx: Any, dy: Array, dhn: Array, dcn: Array) -> Any:
-        need = (ctx.needs[0], any(ctx.needs[3:]))
-        return ops.lstm_backward(dy, dhn, dcn, ctx.recurrence, need)
-
-
-class RNN(Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Array,
-        h0: Array | None,
-        w_ih: Array,
-        w_hh: Array,
-        b_ih: Array | None,
-        b_hh: Array | None,
-        **options: Any,
-    ) -> tuple[Array, Array]:
-        y, hn, ctx.recurrence = ops.rnn(x, h0, w_ih, w_hh, b_ih, b_hh, **options)
-        return y, hn
+    def forward(ctx: Any, *arrays: Array | None, names: tuple[str, ...] = (), **options: Any) -> Any:
+        kind = type(ctx)
+        ctx.names = names
+        plain = kind.states + 5
+        more = dict(zip(names, arrays[plain:]))
+        y, last, ctx.recurrence = kind.run(*arrays[:plain], **more, **options)
+        return y, *(last if kind.states > 1 else (last,))
 
     @staticmethod
-    def backward(ctx: Any, dy: Array, dhn: Array) -> Any:
-        return ops.rnn_backward(dy, dhn, ctx.recurrence, (ctx.needs[0], any(ctx.needs[2:])))
+    def backward(ctx: Any, dy: Array, *d_last: Array) -> Any:
+        kind = type(ctx)
+        need = (ctx.needs[0], any(ctx.needs[1 + kind.states :]))
+        gradients = kind.run_backward(dy, *d_last, ctx.recurrence, need)
+        return *gradients[: kind.states + 5], *(getattr(gradients, name) for name in ctx.names)
 
 
-class GRU(Function):
+class RNN(_Sequence):
+    """fastarch.ops.rnn."""
+
+    run, run_backward = staticmethod(ops.rnn), staticmethod(ops.rnn_backward)
+
+
+class LSTM(_Sequence):
+    """fastarch.ops.lstm."""
+
+    run, run_backward = staticmethod(ops.lstm), staticmethod(ops.lstm_backward)
+    states = 2
+
+
+class GRU(_Sequence):
+    """fastarch.ops.gru."""
+
+    run, run_backward = staticmethod(ops.gru), staticmethod(ops.gru_backward)
+
+
+class _Cell(Function):
+    """x, the states, w_ih, w_hh, b_ih, b_hh."""
+
+    run: ClassVar[Callable[..., Any]]
+    run_backward: ClassVar[Callable[..., Any]]
+    states: ClassVar[int] = 1
+
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Array,
-        h0: Array | None,
-        w_ih: Array,
-        w_hh: Array,
-        b_ih: Array | None,
-        b_hh: Array | None,
-        **options: Any,
-    ) -> tuple[Array, Array]:
-        y, hn, ctx.recurrence = ops.gru(x, h0, w_ih, w_hh, b_ih, b_hh, **options)
-        return y, hn
-
-    @staticmethod
-    def backward(ctx: Any, dy: Array, dhn: Array) -> Any:
-        return ops.gru_backward(dy, dhn, ctx.recurrence, (ctx.needs[0], any(ctx.needs[2:])))
-
-
-class LSTMCell(Function):
-    @staticmethod
-    def forward(ctx: Any, *arrays: Any) -> tuple[Array, Array]:
-        ctx.save(*arrays)
-        return ops.lstm_cell(*arrays)
-
-    @staticmethod
-    def backward(ctx: Any, dh: Array, dc: Array) -> Any:
-        x, h, c, w_ih, w_hh, b_ih, b_hh = ctx.saved
-        need = (ctx.needs[0], any(ctx.needs[3:]))
-        return ops.lstm_cell_backward(dh, dc, x, h, c, w_ih, w_hh, b_ih, b_hh, need)
-
-
-class RNNCell(Function):
-    @staticmethod
-    def forward(ctx: Any, *arrays: Any, **options: Any) -> Array:
+    def forward(ctx: Any, *arrays: Any, **options: Any) -> Any:
         ctx.save(*arrays)
         ctx.options = options
-        return ops.rnn_cell(*arrays, **options)
+        return type(ctx).run(*arrays, **options)
 
     @staticmethod
-    def backward(ctx: Any, dh: Array) -> Any:
-        x, h, w_ih, w_hh, b_ih, b_hh = ctx.saved
-        need = (ctx.needs[0], any(ctx.needs[2:]))
-        return ops.rnn_cell_backward(dh, x, h, w_ih, w_hh, b_ih, b_hh, need=need, **ctx.options)
+    def backward(ctx: Any, *d_states: Array) -> Any:
+        kind = type(ctx)
+        need = (ctx.needs[0], any(ctx.needs[1 + kind.states :]))
+        return kind.run_backward(*d_states, *ctx.saved, need=need, **ctx.options)
 
 
-class GRUCell(Function):
-    @staticmethod
-    def forward(ctx: Any, *arrays: Any, **options: Any) -> Array:
-        ctx.save(*arrays)
-        ctx.options = options
-        return ops.gru_cell(*arrays, **options)
+class RNNCell(_Cell):
+    """fastarch.ops.rnn_cell."""
 
-    @staticmethod
-    def backward(ctx: Any, dh: Array) -> Any:
-        x, h, w_ih, w_hh, b_ih, b_hh = ctx.saved
-        need = (ctx.needs[0], any(ctx.needs[2:]))
-        return ops.gru_cell_backward(dh, x, h, w_ih, w_hh, b_ih, b_hh, need=need, **ctx.options)
+    run, run_backward = staticmethod(ops.rnn_cell), staticmethod(ops.rnn_cell_backward)
+
+
+class LSTMCell(_Cell):
+    """fastarch.ops.lstm_cell."""
+
+    run, run_backward = staticmethod(ops.lstm_cell), staticmethod(ops.lstm_cell_backward)
+    states = 2
+
+
+class GRUCell(_Cell):
+    """fastarch.ops.gru_cell."""
+
+    run, run_backward = staticmethod(ops.gru_cell), staticmethod(ops.gru_cell_backward)

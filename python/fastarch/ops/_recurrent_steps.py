@@ -60,18 +60,26 @@ def _turned(weight: Array, order: list, xp: Any) -> Array:
     return xp.ascontiguousarray(weight.T) if len(order) > 8 else weight.T
 
 
-def _rnn_forward(activate: Any) -> Any:
+def _forward(step: Any) -> Any:
+    """A cell's step, as the recurrence over all of them."""
+
     def forward(w_hh, b_n, gates, h, c, y, extra, order, xp):  # type: ignore[no-untyped-def]
         product = xp.empty((h.shape[0], w_hh.shape[0]), h.dtype)
         turned = _turned(w_hh, order, xp)
         for n, rows in order:
-            new = y[rows]
-            xp.matmul(h[:n], turned, out=product[:n])
-            xp.add(gates[rows], product[:n], out=new)
-            activate(new, xp)
-            h[:n] = new
+            p = xp.matmul(h[:n], turned, out=product[:n])
+            step(gates[rows], p, b_n, h[:n], None, y[rows], None if extra is None else extra[rows], xp)
+            h[:n] = y[rows]
 
     return forward
+
+
+def _rnn_step(activate: Any) -> Any:
+    def step(a, p, b_n, h, c, y, extra, xp):  # type: ignore[no-untyped-def]
+        xp.add(a, p, out=y)
+        activate(y, xp)
+
+    return step
 
 
 def _tanh(x: Array, xp: Any) -> None:
@@ -90,47 +98,59 @@ def _sigmoid(x: Array, xp: Any) -> None:
     x += 0.5
 
 
-def _lstm_forward(w_hh, b_n, gates, h, c, y, extra, order, xp):  # type: ignore[no-untyped-def]
-    units = h.shape[1]
-    # One tanh for all four gates: sigmoid(x) = tanh(x / 2) / 2 + 1 / 2, and the first half goes into the
-    # weights.
-    scale = xp.full(4 * units, 0.5, h.dtype)
+def _halves(units: int, dtype: Any, xp: Any) -> tuple[Array, Array]:
+    """What turns one tanh into all four gates: sigmoid(x) = tanh(x / 2) / 2 + 1 / 2 but for the third."""
+    scale, shift = xp.full(4 * units, 0.5, dtype), xp.full(4 * units, 0.5, dtype)
     scale[2 * units : 3 * units] = 1
-    shift = xp.full(4 * units, 0.5, h.dtype)
     shift[2 * units : 3 * units] = 0
+    return scale, shift
+
+
+def _lstm_gates(a, c, y, extra, scale, shift, xp):  # type: ignore[no-untyped-def]
+    """From the scaled sums of the gates on."""
+    units = c.shape[1]
+    xp.tanh(a, out=a)
+    a *= scale
+    a += shift
+    i, f, g, o = (a[:, k * units : (k + 1) * units] for k in range(4))
+    c *= f
+    c += xp.multiply(i, g, out=y)
+    extra[...] = c
+    xp.tanh(c, out=y)
+    y *= o
+
+
+def _lstm_forward(w_hh, b_n, gates, h, c, y, extra, order, xp):  # type: ignore[no-untyped-def]
+    # The inner half of the sigmoids goes into the weights.
+    scale, shift = _halves(h.shape[1], h.dtype, xp)
     turned = xp.multiply(w_hh.T, scale, out=xp.empty(w_hh.shape[::-1], h.dtype))
     gates *= scale
-    product = xp.empty((h.shape[0], 4 * units), h.dtype)
-    work = xp.empty_like(h)
+    product = xp.empty((h.shape[0], w_hh.shape[0]), h.dtype)
     for n, rows in order:
         a = gates[rows]
         a += xp.matmul(h[:n], turned, out=product[:n])
-        xp.tanh(a, out=a)
-        a *= scale
-        a += shift
-        i, f, g, o = (a[:, k * units : (k + 1) * units] for k in range(4))
-        c[:n] *= f
-        c[:n] += xp.multiply(i, g, out=work[:n])
-        extra[rows] = c[:n]
-        xp.tanh(c[:n], out=work[:n])
-        h[:n] = xp.multiply(o, work[:n], out=y[rows])
+        _lstm_gates(a, c[:n], y[rows], extra[rows], scale, shift, xp)
+        h[:n] = y[rows]
 
 
-def _gru_forward(w_hh, b_n, gates, h, c, y, extra, order, xp):  # type: ignore[no-untyped-def]
+def _lstm_step(a, p, b_n, h, c, y, extra, xp):  # type: ignore[no-untyped-def]
+    scale, shift = _halves(c.shape[1], c.dtype, xp)
+    a += p
+    a *= scale
+    _lstm_gates(a, c, y, extra, scale, shift, xp)
+
+
+def _gru_step(a, p, b_n, h, c, y, extra, xp):  # type: ignore[no-untyped-def]
     units = h.shape[1]
-    turned = _turned(w_hh, order, xp)
-    product = xp.empty((h.shape[0], 3 * units), h.dtype)
-    for n, rows in order:
-        a, p = gates[rows], xp.matmul(h[:n], turned, out=product[:n])
-        both, new, inner = a[:, : 2 * units], a[:, 2 * units :], extra[rows]
-        both += p[:, : 2 * units]
-        _sigmoid(both, xp)
-        inner[...] = p[:, 2 * units :]
-        if b_n is not None:
-            inner += b_n
-        new += xp.multiply(a[:, :units], inner, out=p[:, :units])
-        xp.tanh(new, out=new)
-        _mix(a[:, units : 2 * units], new, h[:n], y[rows], xp)
+    both, new = a[:, : 2 * units], a[:, 2 * units :]
+    both += p[:, : 2 * units]
+    _sigmoid(both, xp)
+    extra[...] = p[:, 2 * units :]
+    if b_n is not None:
+        extra += b_n
+    new += xp.multiply(a[:, :units], extra, out=y)
+    xp.tanh(new, out=new)
+    _mix(a[:, units : 2 * units], new, h, y, xp)
 
 
 def _gru_reset_before_forward(w_hh, b_n, gates, h, c, y, extra, order, xp):  # type: ignore[no-untyped-def]
@@ -147,23 +167,37 @@ def _gru_reset_before_forward(w_hh, b_n, gates, h, c, y, extra, order, xp):  # t
         new += xp.matmul(work[:n], turned_new, out=share[:n])
         xp.tanh(new, out=new)
         _mix(a[:, units : 2 * units], new, h[:n], y[rows], xp)
+        h[:n] = y[rows]
 
 
 def _mix(z: Array, new: Array, h: Array, y: Array, xp: Any) -> None:
-    """h = y = (1 - z) new + z h."""
+    """y = (1 - z) new + z h."""
     xp.subtract(h, new, out=y)
     y *= z
     y += new
-    h[...] = y
 
 
-_FORWARD = (
-    _rnn_forward(_tanh),
-    _rnn_forward(_relu),
-    _lstm_forward,
-    _gru_forward,
-    _gru_reset_before_forward,
-)
+_STEPS = (_rnn_step(_tanh), _rnn_step(_relu), _lstm_step, _gru_step)
+_FORWARD = (*map(_forward, _STEPS[:2]), _lstm_forward, _forward(_gru_step), _gru_reset_before_forward)
+
+
+def recurrent_gates_forward(
+    product: Array,
+    b_n: Array | None,
+    h: Array | None,
+    gates: Array,
+    c: Array | None,
+    y: Array,
+    extra: Array | None,
+    cell: int,
+    xp: Any,
+) -> None:
+    """One step of N sequences whose product w_hh h [N, GH] is known, for every cell but
+    GRU_RESET_BEFORE. h [N, H]: the state before (GRU, else None). gates [N, GH]: comes in as the inputs'
+    share, goes out activated (RNN: scratch); c [N, H] (LSTM): before -> after. Overwritten: y [N, H], the
+    next h; extra [N, H] as of recurrent_forward.
+    """
+    _STEPS[cell](gates, product, b_n, h, c, y, extra, xp)
 
 
 def recurrent_backward(
@@ -190,17 +224,32 @@ def recurrent_backward(
     _BACKWARD[cell](w_hh, gates, dy, extra, previous, dh, dc, da, da_h, list(steps(sizes, not reverse)), xp)
 
 
-def _rnn_backward(slope: Any) -> Any:
-    def backward(w_hh, y, dy, extra, previous, dh, dc, da, da_h, order, xp):  # type: ignore[no-untyped-def]
+def _backward(step: Any) -> Any:
+    """The way back through a cell's step, over all steps."""
+
+    def backward(w_hh, gates, dy, extra, previous, dh, dc, da, da_h, order, xp):  # type: ignore[no-untyped-def]
+        product = xp.empty_like(dh if da_h is not None else dh[:0])
         for n, rows in order:
+            dh_n, d = dh[:n], da[rows]
             if dy is not None:
-                dh[:n] += dy[rows]
-            d = da[rows]
-            slope(y[rows], d, xp)
-            d *= dh[:n]
-            xp.matmul(d, w_hh, out=dh[:n])
+                dh_n += dy[rows]
+            kept = (part if part is None else part[rows] for part in (extra, previous))
+            if da_h is None:
+                step(gates[rows], *kept, dh_n, None if dc is None else dc[:n], d, None, xp)
+                xp.matmul(d, w_hh, out=dh_n)
+            else:  # a part of dh goes past the product
+                step(gates[rows], *kept, dh_n, None, d, da_h[rows], xp)
+                dh_n += xp.matmul(da_h[rows], w_hh, out=product[:n])
 
     return backward
+
+
+def _rnn_step_backward(slope: Any) -> Any:
+    def step(y, extra, previous, dh, dc, d, d_h, xp):  # type: ignore[no-untyped-def]
+        slope(y, d, xp)
+        d *= dh
+
+    return step
 
 
 def _tanh_slope(y: Array, out: Array, xp: Any) -> None:
@@ -217,55 +266,46 @@ def _sigmoid_slope(y: Array, out: Array, xp: Any) -> None:
     out *= y
 
 
-def _lstm_backward(w_hh, gates, dy, extra, previous, dh, dc, da, da_h, order, xp):  # type: ignore[no-untyped-def]
+def _lstm_step_backward(a, c, previous, dh, dc, d, d_h, xp):  # type: ignore[no-untyped-def]
     units = dh.shape[1]
-    tanh_c, work = xp.empty_like(dh), xp.empty_like(dh)
-    for n, rows in order:
-        a, d, t, w = gates[rows], da[rows], tanh_c[:n], work[:n]
-        i, f, g, o = (a[:, k * units : (k + 1) * units] for k in range(4))
-        di, df, dg, do = (d[:, k * units : (k + 1) * units] for k in range(4))
-        dh_n, dc_n = dh[:n], dc[:n]
-        if dy is not None:
-            dh_n += dy[rows]
-        xp.tanh(extra[rows], out=t)
-        _sigmoid_slope(a, d, xp)
-        do *= t
-        do *= dh_n
-        _tanh_slope(t, w, xp)
-        w *= o
-        w *= dh_n
-        dc_n += w
-        _tanh_slope(g, dg, xp)
-        dg *= i
-        di *= g
-        df *= previous[rows]
-        for part in (di, df, dg):
-            part *= dc_n
-        dc_n *= f
-        xp.matmul(d, w_hh, out=dh_n)
+    i, f, g, o = (a[:, k * units : (k + 1) * units] for k in range(4))
+    di, df, dg, do = (d[:, k * units : (k + 1) * units] for k in range(4))
+    t = xp.tanh(c)
+    _sigmoid_slope(a, d, xp)
+    do *= t
+    do *= dh
+    _tanh_slope(t, t, xp)
+    t *= o
+    t *= dh
+    dc += t
+    _tanh_slope(g, dg, xp)
+    dg *= i
+    di *= g
+    df *= previous
+    for part in (di, df, dg):
+        part *= dc
+    dc *= f
 
 
-def _gru_backward(w_hh, gates, dy, extra, previous, dh, dc, da, da_h, order, xp):  # type: ignore[no-untyped-def]
+def _gru_step_backward(a, inner, previous, dh, dc, d, d_h, xp):  # type: ignore[no-untyped-def]
     units = dh.shape[1]
-    product = xp.empty_like(dh)
-    for n, rows in order:
-        dh_n = _unmix(gates[rows], dy, rows, previous[rows], dh[:n], da[rows], xp)
-        d, d_h, r = da[rows], da_h[rows], gates[rows][:, :units]
-        new = d[:, 2 * units :]
-        _sigmoid_slope(r, d[:, :units], xp)
-        d[:, :units] *= extra[rows]
-        d[:, :units] *= new
-        d_h[:, : 2 * units] = d[:, : 2 * units]
-        xp.multiply(new, r, out=d_h[:, 2 * units :])
-        dh_n += xp.matmul(d_h, w_hh, out=product[:n])
+    _unmix(a, previous, dh, d, xp)
+    r, dr, new = a[:, :units], d[:, :units], d[:, 2 * units :]
+    _sigmoid_slope(r, dr, xp)
+    dr *= inner
+    dr *= new
+    d_h[:, : 2 * units] = d[:, : 2 * units]
+    xp.multiply(new, r, out=d_h[:, 2 * units :])
 
 
 def _gru_reset_before_backward(w_hh, gates, dy, extra, previous, dh, dc, da, da_h, order, xp):  # type: ignore[no-untyped-def]
     units = dh.shape[1]
     product = xp.empty_like(dh)
     for n, rows in order:
-        dh_n = _unmix(gates[rows], dy, rows, previous[rows], dh[:n], da[rows], xp)
-        d, r, p = da[rows], gates[rows][:, :units], product[:n]
+        dh_n, d, r, p = dh[:n], da[rows], gates[rows][:, :units], product[:n]
+        if dy is not None:
+            dh_n += dy[rows]
+        _unmix(gates[rows], previous[rows], dh_n, d, xp)
         xp.matmul(d[:, 2 * units :], w_hh[2 * units :], out=p)  # gradient of r * h
         _sigmoid_slope(r, d[:, :units], xp)
         d[:, :units] *= previous[rows]
@@ -275,13 +315,11 @@ def _gru_reset_before_backward(w_hh, gates, dy, extra, previous, dh, dc, da, da_
         dh_n += xp.matmul(d[:, : 2 * units], w_hh[: 2 * units], out=p)
 
 
-def _unmix(a: Array, dy: Array | None, rows: slice, previous: Array, dh: Array, d: Array, xp: Any) -> Array:
+def _unmix(a: Array, previous: Array, dh: Array, d: Array, xp: Any) -> None:
     """The gradients of z and n before their activations, into d; dh becomes the share that skips the cell."""
     units = dh.shape[1]
     z, new = a[:, units : 2 * units], a[:, 2 * units :]
     dz, dn = d[:, units : 2 * units], d[:, 2 * units :]
-    if dy is not None:
-        dh += dy[rows]
     _tanh_slope(new, dn, xp)
     dn *= dh
     xp.subtract(previous, new, out=dz)
@@ -291,13 +329,32 @@ def _unmix(a: Array, dy: Array | None, rows: slice, previous: Array, dh: Array, 
     dn *= d[:, :units]
     dz *= d[:, :units]
     dz *= z
-    return dh
 
 
-_BACKWARD = (
-    _rnn_backward(_tanh_slope),
-    _rnn_backward(_relu_slope),
-    _lstm_backward,
-    _gru_backward,
-    _gru_reset_before_backward,
+_STEPS_BACKWARD = (
+    _rnn_step_backward(_tanh_slope),
+    _rnn_step_backward(_relu_slope),
+    _lstm_step_backward,
+    _gru_step_backward,
 )
+_BACKWARD = (*map(_backward, _STEPS_BACKWARD), _gru_reset_before_backward)
+
+
+def recurrent_gates_backward(
+    gates: Array,
+    extra: Array | None,
+    previous: Array | None,
+    dh: Array,
+    dc: Array | None,
+    da: Array,
+    da_h: Array | None,
+    cell: int,
+    xp: Any,
+) -> None:
+    """The way back through recurrent_gates_forward. gates [N, GH] (RNN: y), extra and previous [N, H] as
+    of recurrent_backward. dh [N, H]: all of the gradient of h -> the part that reaches the h before past the
+    product; dc [N, H] (LSTM): of c after -> of c before. Overwritten: da [N, GH]; da_h [N, GH] (GRU).
+    """
+    _STEPS_BACKWARD[cell](gates, extra, previous, dh, dc, da, da_h, xp)
+    if cell != GRU:
+        dh[...] = 0

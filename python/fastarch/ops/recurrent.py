@@ -2,6 +2,21 @@
 
 Gate order, weight layouts and both bias vectors are PyTorch's: LSTM i, f, g, o; GRU r, z, n.
 
+What every kind takes beside its cell:
+
+- zoneout: h keeps each of its elements with this probability instead of taking the new one; Krueger et al.
+  (2017). stream: (seed, offset) of a Philox stream that draws which, anew for every step and sequence: while
+  training; None: the expectation, for evaluation. LSTM: zoneout_cell does it to c, whose new value h still
+  uses. The element of h of step t, sequence b and unit u is kept when word (t N + b) P + u of the stream is
+  below floor(zoneout 2^32), that of c by word T N P + (t N + b) H + u and zoneout_cell.
+- norm_ih, norm_hh [GH]: gains of layer normalisation; Ba et al. (2016), in haste's form: the shares of all
+  gates of one step and sequence, w_ih x and w_hh h, have mean 0 and variance 1 (plus 1e-5) over their G H
+  elements, before gains and then biases. LSTM: norm_c and norm_c_bias [H], gain and bias of the same on the
+  way from c to h, h = o tanh(norm(c)).
+
+These are put together from products, the gates' kernel of a step and array operations; the algorithm is
+"step".
+
 `algorithm` concerns the CUDA kernels, of which the backward takes the same: "persistent" runs all steps in
 one launch with w_hh in shared memory (sequences of one length, not for `reset_before`, as many units as
 fit), "step" launches anew for every step, and "auto" takes the one that should be faster.
@@ -12,9 +27,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastarch import arrays
-from fastarch.ops import _recurrent as shared
+from fastarch.ops import _recurrent as recurrence
+from fastarch.ops import _recurrent_arguments as arguments
 from fastarch.ops._boundary import Array, expect_dims, expect_shape, flag, flags
 from fastarch.ops._recurrent import Saved
+from fastarch.ops._recurrent_composite import Options
 from fastarch.ops._recurrent_steps import LSTM
 
 
@@ -27,6 +44,8 @@ class Gradients(NamedTuple):
     w_hh: Array | None
     b_ih: Array | None
     b_hh: Array | None
+    norm_ih: Array | None = None
+    norm_hh: Array | None = None
 
 
 class LSTMGradients(NamedTuple):
@@ -39,6 +58,11 @@ class LSTMGradients(NamedTuple):
     w_hh: Array | None
     b_ih: Array | None
     b_hh: Array | None
+    w_hr: Array | None = None
+    norm_ih: Array | None = None
+    norm_hh: Array | None = None
+    norm_c: Array | None = None
+    norm_c_bias: Array | None = None
 
 
 def rnn(
@@ -52,6 +76,11 @@ def rnn(
     reverse: bool = False,
     nonlinearity: str = "tanh",
     algorithm: str = "auto",
+    *,
+    norm_ih: Array | None = None,
+    norm_hh: Array | None = None,
+    zoneout: float = 0.0,
+    stream: tuple[int, int] | None = None,
 ) -> tuple[Array, Array, Saved]:
     """h[t] = f(w_ih x[t] + b_ih + w_hh h[t-1] + b_hh) for every step; Elman (1990). Returns y, hn, saved.
 
@@ -60,8 +89,12 @@ def rnn(
     the end of a sequence. reverse: from the last step (of each sequence) to the first. nonlinearity: "tanh"
     or "relu". Raises ValueError for shapes or values that do not fit.
     """
-    cell = shared.rnn_kind("rnn", nonlinearity)
-    y, hn, _, saved = _sequence("rnn", cell, x, (h0,), (w_ih, w_hh, b_ih, b_hh), lengths, reverse, algorithm)
+    cell = arguments.rnn_kind("rnn", nonlinearity)
+    norms = {"norm_ih": norm_ih, "norm_hh": norm_hh}
+    chance = {"zoneout": zoneout}
+    weights = (w_ih, w_hh, b_ih, b_hh)
+    how = (lengths, reverse, algorithm, stream)
+    y, hn, _, saved = _sequence("rnn", cell, x, (h0,), weights, norms, chance, *how)
     return y, hn, saved
 
 
@@ -73,8 +106,8 @@ def rnn_backward(
     saved: what rnn returned. need: whether x's gradient and the weights' are wanted. Raises ValueError for
     shapes that do not fit, TypeError for another operator's saved.
     """
-    dx, dh0, _, *weights = _gradients("rnn_backward", dy, (dhn,), saved, ("rnn",), need)
-    return Gradients(dx, dh0, *weights)
+    (dx, dh0, _, *weights), more = _gradients("rnn_backward", dy, (dhn,), saved, "rnn", need)
+    return Gradients(dx, dh0, *weights, **more)
 
 
 def lstm(
@@ -88,6 +121,15 @@ def lstm(
     lengths: Any = None,
     reverse: bool = False,
     algorithm: str = "auto",
+    *,
+    w_hr: Array | None = None,
+    norm_ih: Array | None = None,
+    norm_hh: Array | None = None,
+    norm_c: Array | None = None,
+    norm_c_bias: Array | None = None,
+    zoneout: float = 0.0,
+    zoneout_cell: float = 0.0,
+    stream: tuple[int, int] | None = None,
 ) -> tuple[Array, tuple[Array, Array], Saved]:
     """Long short-term memory over every step: Hochreiter and Schmidhuber (1997), with the forget gate of
     Gers et al. (2000). Returns y, (hn, cn), saved.
@@ -97,9 +139,17 @@ def lstm(
     integers, each 1 to T, in any order; y is 0 past the end of a sequence. reverse: from the last step (of
     each sequence) to the first. Raises ValueError for shapes or values that do not fit.
     """
-    y, hn, cn, saved = _sequence(
-        "lstm", LSTM, x, (h0, c0), (w_ih, w_hh, b_ih, b_hh), lengths, reverse, algorithm
-    )
+    more = {
+        "w_hr": w_hr,
+        "norm_ih": norm_ih,
+        "norm_hh": norm_hh,
+        "norm_c": norm_c,
+        "norm_c_bias": norm_c_bias,
+    }
+    chances = {"zoneout": zoneout, "zoneout_cell": zoneout_cell}
+    weights = (w_ih, w_hh, b_ih, b_hh)
+    how = (lengths, reverse, algorithm, stream)
+    y, hn, cn, saved = _sequence("lstm", LSTM, x, (h0, c0), weights, more, chances, *how)
     return y, (hn, cn), saved
 
 
@@ -115,7 +165,8 @@ def lstm_backward(
     saved: what lstm returned. need: whether x's gradient and the weights' are wanted. Raises ValueError for
     shapes that do not fit, TypeError for another operator's saved.
     """
-    return LSTMGradients(*_gradients("lstm_backward", dy, (dhn, dcn), saved, ("lstm",), need))
+    plain, more = _gradients("lstm_backward", dy, (dhn, dcn), saved, "lstm", need)
+    return LSTMGradients(*plain, **more)
 
 
 def gru(
@@ -129,6 +180,11 @@ def gru(
     reverse: bool = False,
     reset_before: bool = False,
     algorithm: str = "auto",
+    *,
+    norm_ih: Array | None = None,
+    norm_hh: Array | None = None,
+    zoneout: float = 0.0,
+    stream: tuple[int, int] | None = None,
 ) -> tuple[Array, Array, Saved]:
     """Gated recurrent units over every step: Cho et al. (2014). Returns y, hn, saved.
 
@@ -139,8 +195,12 @@ def gru(
     host integers, each 1 to T, in any order; y is 0 past the end of a sequence. reverse: from the last step
     (of each sequence) to the first. Raises ValueError for shapes or values that do not fit.
     """
-    cell = shared.gru_kind("gru", reset_before)
-    y, hn, _, saved = _sequence("gru", cell, x, (h0,), (w_ih, w_hh, b_ih, b_hh), lengths, reverse, algorithm)
+    cell = arguments.gru_kind("gru", reset_before)
+    norms = {"norm_ih": norm_ih, "norm_hh": norm_hh}
+    chance = {"zoneout": zoneout}
+    weights = (w_ih, w_hh, b_ih, b_hh)
+    how = (lengths, reverse, algorithm, stream)
+    y, hn, _, saved = _sequence("gru", cell, x, (h0,), weights, norms, chance, *how)
     return y, hn, saved
 
 
@@ -152,50 +212,69 @@ def gru_backward(
     saved: what gru returned. need: whether x's gradient and the weights' are wanted. Raises ValueError for
     shapes that do not fit, TypeError for another operator's saved.
     """
-    dx, dh0, _, *weights = _gradients("gru_backward", dy, (dhn,), saved, ("gru",), need)
-    return Gradients(dx, dh0, *weights)
+    (dx, dh0, _, *weights), more = _gradients("gru_backward", dy, (dhn,), saved, "gru", need)
+    return Gradients(dx, dh0, *weights, **more)
 
 
 def _sequence(
-    op: str, cell: int, x: Array, states: tuple, weights: tuple, lengths: Any, reverse: bool, algorithm: str
+    op: str,
+    cell: int,
+    x: Array,
+    states: tuple,
+    weights: tuple,
+    more: dict[str, Array | None],
+    chances: dict[str, float],
+    lengths: Any,
+    reverse: bool,
+    algorithm: str,
+    stream: tuple[int, int] | None,
 ) -> tuple[Array, Array, Any, Saved]:
     with arrays.caller_stream(x, op, "x"):
-        operands, restore = shared.adopt(op, shared.named(x, "h0 c0", states, weights))
-        x, *rest = operands
+        named = arguments.named(x, "h0 c0", states, weights)
+        named += [(name, array, True) for name, array in more.items()]
+        operands, restore = arguments.adopt(op, named)
+        of = {name: array for (name, *_), array in zip(named, operands)}
+        x = of["x"]
         expect_dims(op, "x", x, 3, "[T, N, D]")
         t_count, n, d = x.shape
         if t_count == 0:
             raise ValueError(f"[{op}] x has shape {x.shape}, expected at least one step")
-        (h0, *more_states), (w_ih, w_hh, b_ih, b_hh) = rest[: len(states)], rest[len(states) :]
-        c0 = more_states[0] if more_states else None
-        more = [("h0", h0, True), ("c0", c0, True), ("b_ih", b_ih, False), ("b_hh", b_hh, False)]
-        shared.check_sizes(op, cell, d, n, w_ih, w_hh, more)
+        checked = [
+            (name, array, True) for name, array in of.items() if name not in ("x", "w_ih", "w_hh", "w_hr")
+        ]
+        arguments.check_sizes(op, cell, d, n, of["w_ih"], of["w_hh"], checked, of.get("w_hr"))
         backwards = flag(op, "reverse", reverse)
-        number = shared.algorithm_number(op, algorithm)
-        steps = shared.lengths_of(op, lengths, t_count, n)
-        weights = (w_ih, w_hh, b_ih, b_hh)
-        y, hn, cn, saved = shared.forward(op, cell, x, h0, c0, weights, steps, backwards, restore, number)
+        number = arguments.algorithm_number(op, algorithm)
+        steps = arguments.lengths_of(op, lengths, t_count, n)
+        rates = {name: arguments.probability(op, name, rate) for name, rate in chances.items()}
+        words = arguments.random_stream(op, stream)
+        options = Options(**{name: of[name] for name in more}, **rates, stream=words)
+        arguments.check_together(op, cell, number, options)
+        plain = (of["w_ih"], of["w_hh"], of["b_ih"], of["b_hh"])
+        found = (of["h0"], of.get("c0"), plain, steps, backwards, restore, number, options)
+        y, hn, cn, saved = recurrence.forward(op, cell, x, *found)
         return restore(y), restore(hn), None if cn is None else restore(cn), saved
 
 
 def _gradients(
-    op: str, dy: Array | None, d_states: tuple, saved: Saved, ops: tuple[str, ...], need: tuple[bool, bool]
-) -> tuple[Array | None, ...]:
-    if not isinstance(saved, Saved) or saved.op not in ops:
-        raise TypeError(f"[{op}] saved is {saved!r}, expected what {ops[0]} returned")
+    op: str, dy: Array | None, d_states: tuple, saved: Saved, forward: str, need: tuple[bool, bool]
+) -> tuple[tuple[Array | None, ...], dict[str, Array]]:
+    if not isinstance(saved, Saved) or saved.op != forward:
+        raise TypeError(f"[{op}] saved is {saved!r}, expected what {forward} returned")
     need = flags(op, "need", need)
     given = next((d for d in (dy, *d_states) if d is not None), saved.w_hh)
     with arrays.caller_stream(given, op, "dy"):
         states = list(zip(("dhn", "dcn"), d_states))
         operands = [("dy", dy, True), *((name, d, True) for name, d in states)]
-        (dy, *rest), _ = shared.adopt(op, [*operands, ("saved", saved.w_hh, False)])
+        (dy, *rest), _ = arguments.adopt(op, [*operands, ("saved", saved.w_hh, False)])
         t_count, n, _ = saved.x_shape
-        units = saved.w_hh.shape[1]
+        outputs, units = saved.w_hh.shape[1], saved.units
         if dy is not None:
-            expect_shape(op, "dy", dy, (t_count, n, units))
-        for (name, _), d in zip(states, rest):
+            expect_shape(op, "dy", dy, (t_count, n, outputs))
+        for ((name, _), d), width in zip(zip(states, rest), (outputs, units)):
             if d is not None:
-                expect_shape(op, name, d, (n, units))
+                expect_shape(op, name, d, (n, width))
         dhn, *dcn = rest[:-1]
-        grads = shared.backward(op, dy, dhn, dcn[0] if dcn else None, saved, need)
-        return tuple(None if grad is None else saved.restore(grad) for grad in grads)
+        grads, more = recurrence.backward(op, dy, dhn, dcn[0] if dcn else None, saved, need)
+        plain = tuple(None if grad is None else saved.restore(grad) for grad in grads)
+        return plain, {name: saved.restore(grad) for name, grad in more.items()}

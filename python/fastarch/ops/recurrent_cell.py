@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastarch import arrays
-from fastarch.ops import _recurrent as shared
+from fastarch.ops import _recurrent as recurrence
+from fastarch.ops import _recurrent_arguments as arguments
 from fastarch.ops._boundary import Array, expect_dims, expect_shape, flags
 from fastarch.ops._recurrent_steps import LSTM
 
@@ -50,7 +51,7 @@ def rnn_cell(
     x [N, D], h [N, H] or None (zeros), w_ih [H, D], w_hh [H, H], b_ih and b_hh [H] or None -> h [N, H].
     nonlinearity: "tanh" or "relu". Raises ValueError for shapes or values that do not fit.
     """
-    kind = shared.rnn_kind("rnn_cell", nonlinearity)
+    kind = arguments.rnn_kind("rnn_cell", nonlinearity)
     return _step("rnn_cell", kind, x, (h,), (w_ih, w_hh, b_ih, b_hh))[0]
 
 
@@ -71,7 +72,7 @@ def rnn_cell_backward(
     need: whether x's gradient and the weights' are wanted. Raises ValueError for shapes that do not fit.
     """
     op = "rnn_cell_backward"
-    kind = shared.rnn_kind(op, nonlinearity)
+    kind = arguments.rnn_kind(op, nonlinearity)
     grads = _step_backward(op, kind, (("dh", dh, False),), x, (h,), (w_ih, w_hh, b_ih, b_hh), need)
     return CellGradients(*grads[:2], *grads[3:])
 
@@ -129,7 +130,7 @@ def gru_cell(
     x [N, D], h [N, H] or None (zeros), w_ih [3H, D], w_hh [3H, H], b_ih and b_hh [3H] or None, gates in the
     order r, z, n -> h [N, H]. reset_before: as for gru. Raises ValueError for shapes that do not fit.
     """
-    kind = shared.gru_kind("gru_cell", reset_before)
+    kind = arguments.gru_kind("gru_cell", reset_before)
     return _step("gru_cell", kind, x, (h,), (w_ih, w_hh, b_ih, b_hh))[0]
 
 
@@ -150,14 +151,14 @@ def gru_cell_backward(
     need: whether x's gradient and the weights' are wanted. Raises ValueError for shapes that do not fit.
     """
     op = "gru_cell_backward"
-    kind = shared.gru_kind(op, reset_before)
+    kind = arguments.gru_kind(op, reset_before)
     grads = _step_backward(op, kind, (("dh", dh, False),), x, (h,), (w_ih, w_hh, b_ih, b_hh), need)
     return CellGradients(*grads[:2], *grads[3:])
 
 
 def _step(op: str, cell: int, x: Array, states: tuple, weights: tuple) -> tuple[Array, Any]:
     with arrays.caller_stream(x, op, "x"):
-        operands, restore = shared.adopt(op, shared.named(x, "h c", states, weights))
+        operands, restore = arguments.adopt(op, arguments.named(x, "h c", states, weights))
         _, h, c, _ = _run(op, cell, operands, len(states), restore)
         return restore(h), None if c is None else restore(c)
 
@@ -168,14 +169,14 @@ def _step_backward(
     need = flags(op, "need", need)
     with arrays.caller_stream(x, op, "x"):
         # Weights and inputs first: a gradient is what may be left out.
-        operands, restore = shared.adopt(op, [*shared.named(x, "h c", states, weights), *gradients])
+        operands, restore = arguments.adopt(op, [*arguments.named(x, "h c", states, weights), *gradients])
         count = len(operands) - len(gradients)
         _, h, _, saved = _run(op, cell, operands[:count], len(states), restore)
         for (name, *_), gradient in zip(gradients, operands[count:]):
             if gradient is not None:
                 expect_shape(op, name, gradient, h.shape)
         dh, *dc = operands[count:]
-        grads = shared.backward(op, None, dh, dc[0] if dc else None, saved, need)
+        grads, _ = recurrence.backward(op, None, dh, dc[0] if dc else None, saved, need)
         dx = grads[0]
         return tuple(
             None if grad is None else restore(grad)
@@ -185,12 +186,12 @@ def _step_backward(
 
 def _run(
     op: str, cell: int, operands: list, state_count: int, restore: arrays.Restore
-) -> tuple[Array, Array, Array | None, shared.Saved]:
+) -> tuple[Array, Array, Array | None, recurrence.Saved]:
     """The step as a sequence of one; operands: x, states, weights, biases."""
     x, *rest = operands
     expect_dims(op, "x", x, 2, "[N, D]")
     (h, *c), (w_ih, w_hh, b_ih, b_hh) = rest[:state_count], rest[state_count:]
     last = c[0] if c else None
     more = [("h", h, True), ("c", last, True), ("b_ih", b_ih, False), ("b_hh", b_hh, False)]
-    shared.check_sizes(op, cell, x.shape[1], x.shape[0], w_ih, w_hh, more)
-    return shared.forward(op, cell, x[None], h, last, (w_ih, w_hh, b_ih, b_hh), None, False, restore)
+    arguments.check_sizes(op, cell, x.shape[1], x.shape[0], w_ih, w_hh, more)
+    return recurrence.forward(op, cell, x[None], h, last, (w_ih, w_hh, b_ih, b_hh), None, False, restore)
