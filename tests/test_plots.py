@@ -123,3 +123,18 @@ def test_without_matplotlib(tmp_path, monkeypatch):
     with pytest.raises(plots.MissingMatplotlib, match=r"pip install 'fastarch\[demo\]'"):
         plots.curves(records(3), tmp_path / "c.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tiles(tmp_path):
+    images = np.random.default_rng(0).random((13, 8, 6)) - 0.5
+    plots.tiles(images, tmp_path / "grey.png", "Samples", columns=5, captions=[str(i) for i in range(13)])
+    plots.tiles(images, tmp_path / "signed.png", "Weights", "13 units", signed=True, row_labels=["a", "b"])
+    plots.tiles(np.zeros((2, 4, 4)), tmp_path / "zero.png", "Nothing", signed=True)
+    colours = np.zeros((3, 8, 8, 3))
+    colours[..., 0] = 1
+    plots.tiles(colours, tmp_path / "colour.png", "Red")
+    assert has_colour(pixels(tmp_path / "colour.png"), "#ff0000")
+    grey = pixels(tmp_path / "grey.png")
+    assert has_colour(grey, "#000000", 2)  # the darkest pixel of all is black
+    with pytest.raises(ValueError, match=r"\[tiles\] images have shape \(2, 2\)"):
+        plots.tiles(np.zeros((2, 2)), tmp_path / "x.png", "x")

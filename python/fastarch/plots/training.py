@@ -1,7 +1,4 @@
-"""The pictures of a training run: curves, confusion matrix, first-layer filters, worst mistakes.
-
-Matplotlib is imported at first use and drawn on without pyplot: no window, no global state, any thread.
-"""
+"""The pictures of a supervised run: curves, confusion matrix, worst mistakes."""
 
 from __future__ import annotations
 
@@ -12,75 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fastarch import io
+from fastarch.plots.sheet import FAINT, INK, TEST, TRAIN, VALIDATION, WRONG, Sheet, bare, write_title
 
-TRAIN, VALIDATION, TEST = "#2563eb", "#ea580c", "#15803d"
-_WRONG, _INK, _FAINT, _RULE = "#c2410c", "#1f2937", "#6b7280", "#d1d5db"
-_STYLE: Any = {
-    "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _RULE,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#eef0f3",
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-}
-_MOST_FILTERS, _MOST_MISTAKES, _MOST_NUMBERS = 64, 24, 25
-
-
-class MissingMatplotlib(ImportError):
-    """Matplotlib is not installed; the message says how to get it."""
-
-    def __init__(self) -> None:
-        super().__init__("pictures need matplotlib: pip install 'fastarch[demo]'")
-
-
-class _Sheet:
-    """A figure in the house style that becomes `path`, atomically, at the end of the with block."""
-
-    def __init__(self, path: str | os.PathLike[str], width: float, height: float) -> None:
-        try:
-            import matplotlib
-            from matplotlib.backends.backend_agg import FigureCanvasAgg
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise MissingMatplotlib from None
-        self.path = path
-        self._style = matplotlib.rc_context(_STYLE)
-        self._style.__enter__()
-        self.figure = Figure(figsize=(width, height), dpi=144, layout="constrained", facecolor="white")
-        FigureCanvasAgg(self.figure)
-
-    def __enter__(self) -> Any:
-        return self.figure
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        try:
-            if kind is None:
-                with io.atomic_write(self.path) as file:
-                    # No software version or date in the file: the same run gives the same bytes.
-                    self.figure.savefig(file, format="png", metadata={"Software": None})
-        finally:
-            self._style.__exit__(None, None, None)
-
-
-def _title(figure: Any, title: str, note: str = "") -> None:
-    text = title if not note else f"{title}\n"
-    figure.suptitle(text, x=0.012, ha="left", fontsize=13, fontweight="bold", linespacing=1.25)
-    if note:
-        # The second line of the title is blank space that this smaller text fills.
-        top = 1 - 0.36 / figure.get_figheight()
-        figure.text(0.012, top, note, ha="left", va="center", fontsize=10, color=_FAINT)
+_MOST_MISTAKES, _MOST_NUMBERS = 24, 25
 
 
 def curves(
@@ -101,10 +32,10 @@ def curves(
         raise ValueError("[curves] there is no epoch to draw")
     epochs = [record["epoch"] for record in records]
     has_accuracy = "accuracy" in records[0]
-    with _Sheet(path, 10.5 if has_accuracy else 6, 4.2) as figure:
+    with Sheet(path, 10.5 if has_accuracy else 6, 4.2) as figure:
         from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-        _title(figure, title, note)
+        write_title(figure, title, note)
         panels = figure.subplots(1, 2 if has_accuracy else 1, squeeze=False)[0]
         kinds = [("loss", "Loss")] + ([("accuracy", "Accuracy")] if has_accuracy else [])
         for panel, (kind, name) in zip(panels, kinds):
@@ -121,7 +52,7 @@ def curves(
             # A single epoch is a point in the middle of its axis.
             panel.set_xlim(*((epochs[0], epochs[-1]) if len(epochs) > 1 else (epochs[0] - 1, epochs[0] + 1)))
             if best_epoch is not None:
-                panel.axvline(best_epoch, color=_FAINT, lw=1, ls=":", label=f"best, epoch {best_epoch}")
+                panel.axvline(best_epoch, color=FAINT, lw=1, ls=":", label=f"best, epoch {best_epoch}")
         _loss_axis(panels[0], records)
         if has_accuracy:
             # The first tenth of the run may lie below the picture: what matters happens near the top.
@@ -166,11 +97,11 @@ def confusion(
     right, total = int(np.trace(counts)), int(counts.sum())
     longest = max((len(name) for name in classes), default=1)
     side = min(max(4.6, 0.48 * n + 0.09 * longest + 1.0), 14)
-    with _Sheet(path, side, side + 0.35) as figure:
+    with Sheet(path, side, side + 0.35) as figure:
         from matplotlib.colors import LinearSegmentedColormap
 
         share = 100 * right / total if total else 0.0
-        _title(figure, title, f"{right:,} of {total:,} right ({share:.2f} %)")
+        write_title(figure, title, f"{right:,} of {total:,} right ({share:.2f} %)")
         axes = figure.subplots()
         axes.grid(False)
         rows = np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -186,7 +117,7 @@ def confusion(
         if n <= _MOST_NUMBERS:
             for i, j in np.argwhere(counts > 0):
                 strong = rates[i, j] > (0.55 if i == j else 0.75 * worst)
-                colour = "white" if strong else _INK
+                colour = "white" if strong else INK
                 axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", color=colour, fontsize=10)
         every = max(1, math.ceil(n / 40))
         ticks = range(0, n, every)
@@ -203,40 +134,6 @@ def confusion(
             axes.tick_params(which="minor", length=0)
         for side_name in ("left", "bottom"):
             axes.spines[side_name].set_visible(False)
-
-
-def filters(weight: np.ndarray, path: str | os.PathLike[str], title: str = "First layer") -> None:
-    """Draws the filters [K, C, R, S] of a convolution to a PNG file, at most 64 of them.
-
-    Three channels are shown as colours; one, or any other number, as weights from blue (negative) to red.
-    """
-    weight = np.asarray(weight, dtype=np.float64)
-    if weight.ndim != 4 or weight.size == 0:
-        raise ValueError(f"[filters] weight has shape {weight.shape}, expected [K, C, R, S]")
-    k, c = weight.shape[:2]
-    colour = c == 3
-    tiles = weight.transpose(0, 2, 3, 1) if colour else weight.reshape(k * c, *weight.shape[2:])
-    shown = tiles[:_MOST_FILTERS]
-    columns = min(len(shown), 6 if len(shown) <= 24 else 8)
-    rows = math.ceil(len(shown) / columns)
-    size = f"{weight.shape[2]} x {weight.shape[3]}"
-    of = f"the first {len(shown)} of {len(tiles)}" if len(shown) < len(tiles) else f"{len(shown)}"
-    with _Sheet(path, max(1.15 * columns + (0 if colour else 0.9), 4.2), 1.15 * rows + 0.75) as figure:
-        _title(figure, title, f"{of} filters, {size}" + (" x 3 colours" if colour else ""))
-        axes = figure.subplots(rows, columns, squeeze=False)
-        limit = float(np.abs(shown).max()) or 1.0
-        image = None
-        for index, axis in enumerate(axes.flat):
-            if index >= len(shown):
-                axis.axis("off")
-                continue
-            tile = 0.5 + 0.5 * shown[index] / limit if colour else shown[index]
-            image = axis.imshow(tile, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-            _bare(axis)
-        if not colour:
-            bar = figure.colorbar(image, ax=list(axes.flat), fraction=0.03, aspect=14, shrink=0.95)
-            bar.outline.set_visible(False)
-            bar.ax.tick_params(length=0)
 
 
 def mistakes(
@@ -274,8 +171,8 @@ def mistakes(
     note += "; in grey the least certain right ones" if len(filler) else ""
     note += ". Below each: the prediction, how sure it was, and the truth"
     rows = math.ceil(len(order) / columns)
-    with _Sheet(path, 1.5 * columns, 1.95 * rows + 0.7) as figure:
-        _title(figure, title, note)
+    with Sheet(path, 1.5 * columns, 1.95 * rows + 0.7) as figure:
+        write_title(figure, title, note)
         axes = figure.subplots(rows, columns, squeeze=False)
         low, high = float(images.min()), float(images.max())
         for position, axis in enumerate(axes.flat):
@@ -285,24 +182,16 @@ def mistakes(
             i = order[position]
             picture = images[i] if images.ndim == 3 else (images[i] - low) / ((high - low) or 1.0)
             axis.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-            _bare(axis)
+            bare(axis)
             mistaken = predicted[i] != true[i]
             axis.set_xlabel(
                 f"{_short(classes[predicted[i]])}, {100 * confidence[i]:.0f} %\n"
                 f"true: {_short(classes[true[i]])}",
-                color=_WRONG if mistaken else _FAINT,
+                color=WRONG if mistaken else FAINT,
                 fontweight="bold" if mistaken else "normal",
                 fontsize=9,
                 labelpad=4,
             )
-
-
-def _bare(axis: Any) -> None:
-    axis.grid(False)
-    axis.set_xticks([])
-    axis.set_yticks([])
-    for spine in axis.spines.values():
-        spine.set_visible(False)
 
 
 def _short(name: str, most: int = 10) -> str:
