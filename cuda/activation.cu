@@ -1,4 +1,5 @@
 // Elementwise activations: 128-bit moves where the pointers are aligned, in a grid-stride loop; memory-bound.
+#include "core/half.h"
 #include "core/launch.h"
 #include "core/math.h"
 #include "core/vector.h"
@@ -14,11 +15,11 @@ template <class T>
 __global__ void activation_forward_kernel(const T* x, T* y, int64_t packs, int64_t n, Activation kind) {
   for (int64_t i = global_thread(); i < packs; i += grid_threads()) {
     Pack<T> pack = load_pack(x, i);
-    for (T& value : pack.value) value = activate(value, kind);
+    for (T& value : pack.value) value = narrow<T>(activate(widen(value), kind));
     store_pack(y, i, pack);
   }
   for (int64_t i = packs * Pack<T>::size + global_thread(); i < n; i += grid_threads())
-    y[i] = activate(x[i], kind);
+    y[i] = narrow<T>(activate(widen(x[i]), kind));
 }
 
 template <class T>
@@ -28,11 +29,11 @@ __global__ void activation_backward_kernel(const T* dy, const T* y, T* dx, int64
     Pack<T> pack = load_pack(dy, i);
     const Pack<T> out = load_pack(y, i);
     for (int k = 0; k < Pack<T>::size; ++k)
-      pack.value[k] = activation_gradient(pack.value[k], out.value[k], kind);
+      pack.value[k] = narrow<T>(activation_gradient(widen(pack.value[k]), widen(out.value[k]), kind));
     store_pack(dx, i, pack);
   }
   for (int64_t i = packs * Pack<T>::size + global_thread(); i < n; i += grid_threads())
-    dx[i] = activation_gradient(dy[i], y[i], kind);
+    dx[i] = narrow<T>(activation_gradient(widen(dy[i]), widen(y[i]), kind));
 }
 
 }  // namespace
@@ -53,9 +54,12 @@ void activation_backward(const T* dy, const T* y, T* dx, int64_t n, Activation k
          kThreads, 0, stream, dy, y, dx, packs, n, kind);
 }
 
-template void activation_forward(const float*, float*, int64_t, Activation, Stream);
-template void activation_forward(const double*, double*, int64_t, Activation, Stream);
-template void activation_backward(const float*, const float*, float*, int64_t, Activation, Stream);
-template void activation_backward(const double*, const double*, double*, int64_t, Activation, Stream);
+#define INSTANTIATE(T)                                                         \
+  template void activation_forward(const T*, T*, int64_t, Activation, Stream); \
+  template void activation_backward(const T*, const T*, T*, int64_t, Activation, Stream);
+INSTANTIATE(float)
+INSTANTIATE(double)
+INSTANTIATE(float16)
+INSTANTIATE(bfloat16)
 
 }  // namespace fastarch::cuda

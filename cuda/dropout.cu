@@ -1,4 +1,5 @@
 // Dropout: one thread a Philox position, which is four elements, in a grid-stride loop; memory-bound.
+#include "core/half.h"
 #include "core/launch.h"
 #include "core/philox.h"
 #include "core/vector.h"
@@ -12,31 +13,32 @@ constexpr int kWords = 4;  // elements a Philox position serves
 
 // packed: both pointers are aligned for Packs. y may be x.
 template <class T>
-__global__ void dropout_kernel(const T* x, T* y, int64_t n, bool packed, T scale, uint32_t threshold,
+__global__ void dropout_kernel(const T* x, T* y, int64_t n, bool packed, Compute<T> scale, uint32_t threshold,
                                uint64_t seed, uint64_t offset) {
-  constexpr int kPacks = kWords / Pack<T>::size;
+  constexpr int kPack = sizeof(T) == 8 ? 2 : kWords;  // at most 128 bits
+  constexpr int kPacks = kWords / kPack;
   for (int64_t position = global_thread(); position * kWords < n; position += grid_threads()) {
     const PhiloxWords words = philox(seed, offset, static_cast<uint64_t>(position));
     const int64_t first = position * kWords;
     if (packed && first + kWords <= n) {
       for (int part = 0; part < kPacks; ++part) {
-        Pack<T> pack = load_pack(x, position * kPacks + part);
-        for (int k = 0; k < Pack<T>::size; ++k) {
-          const bool kept = words.word[part * Pack<T>::size + k] >= threshold;
-          pack.value[k] = kept ? pack.value[k] * scale : T(0);
+        Pack<T, kPack> pack = load_pack<T, kPack>(x, position * kPacks + part);
+        for (int k = 0; k < kPack; ++k) {
+          const bool kept = words.word[part * kPack + k] >= threshold;
+          pack.value[k] = narrow<T>(kept ? widen(pack.value[k]) * scale : 0);
         }
         store_pack(y, position * kPacks + part, pack);
       }
     } else {
       for (int k = 0; k < kWords && first + k < n; ++k)
-        y[first + k] = words.word[k] >= threshold ? x[first + k] * scale : T(0);
+        y[first + k] = narrow<T>(words.word[k] >= threshold ? widen(x[first + k]) * scale : 0);
     }
   }
 }
 
 template <class T>
 __global__ void zero_kernel(T* y, int64_t n) {
-  for (int64_t i = global_thread(); i < n; i += grid_threads()) y[i] = T(0);
+  for (int64_t i = global_thread(); i < n; i += grid_threads()) y[i] = narrow<T>(0);
 }
 
 }  // namespace
@@ -49,12 +51,14 @@ void dropout_forward(const T* x, T* y, int64_t n, double p, uint64_t seed, uint6
     return;
   }
   const dim3 grid = grid_for((n + kWords - 1) / kWords, kThreads);
-  const T scale = static_cast<T>(1 / (1 - p));
+  const auto scale = static_cast<Compute<T>>(1 / (1 - p));
   launch("dropout_forward", dropout_kernel<T>, grid, kThreads, 0, stream, x, y, n, packable(x, y), scale,
          dropout_threshold(p), seed, offset);
 }
 
 template void dropout_forward(const float*, float*, int64_t, double, uint64_t, uint64_t, Stream);
 template void dropout_forward(const double*, double*, int64_t, double, uint64_t, uint64_t, Stream);
+template void dropout_forward(const float16*, float16*, int64_t, double, uint64_t, uint64_t, Stream);
+template void dropout_forward(const bfloat16*, bfloat16*, int64_t, double, uint64_t, uint64_t, Stream);
 
 }  // namespace fastarch::cuda

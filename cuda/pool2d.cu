@@ -2,6 +2,7 @@
 // needs, so that sums have one fixed order and no atomics. Memory-bound; neighbouring threads share their
 // loads through the L1 cache.
 #include "core/divide.h"
+#include "core/half.h"
 #include "core/launch.h"
 #include "ops/pool2d.h"
 
@@ -71,19 +72,19 @@ __global__ void max_pool2d_forward_kernel(const T* __restrict__ x, T* __restrict
     const T* plane = x + at.plane * rows.input * columns.input;
     const Span r_in = offsets_inside(rows, at.row), s_in = offsets_inside(columns, at.column);
     const int top = at.row * rows.stride - rows.padding, left = at.column * columns.stride - columns.padding;
-    T best = -INFINITY;
+    Compute<T> best = -INFINITY;
     int best_offset = r_in.empty() || s_in.empty() ? 0 : r_in.begin * columns.kernel + s_in.begin;
     for (int r = r_in.begin; r < r_in.end; ++r) {
       const T* line = plane + static_cast<int64_t>(top + r * rows.dilation) * columns.input + left;
       for (int s = s_in.begin; s < s_in.end; ++s) {
-        const T value = line[s * columns.dilation];
+        const Compute<T> value = widen(line[s * columns.dilation]);
         if (value > best || value != value) {
           best = value;
           best_offset = r * columns.kernel + s;
         }
       }
     }
-    y[i] = best;
+    y[i] = narrow<T>(best);
     if (argmax) argmax[i] = static_cast<A>(best_offset);
   }
 }
@@ -96,17 +97,17 @@ __global__ void max_pool2d_backward_kernel(const T* __restrict__ dy, const A* __
     const auto at = inputs.place(i);
     const int64_t plane = at.plane * rows.output * columns.output;
     const Span p_around = windows_around(rows, at.row), q_around = windows_around(columns, at.column);
-    T sum = 0;
+    Compute<T> sum = 0;
     for (int p = p_around.begin; p < p_around.end; ++p) {
       const int r = offset_in_window(rows, p, at.row);
       if (r < 0) continue;
       const int64_t line = plane + static_cast<int64_t>(p) * columns.output;
       for (int q = q_around.begin; q < q_around.end; ++q) {
         const int s = offset_in_window(columns, q, at.column);
-        if (s >= 0 && argmax[line + q] == static_cast<A>(r * columns.kernel + s)) sum += dy[line + q];
+        if (s >= 0 && argmax[line + q] == static_cast<A>(r * columns.kernel + s)) sum += widen(dy[line + q]);
       }
     }
-    dx[i] = sum;
+    dx[i] = narrow<T>(sum);
   }
 }
 
@@ -151,11 +152,11 @@ __global__ void average_forward_kernel(const T* __restrict__ x, T* __restrict__ 
     const auto at = outputs.place(i);
     const T* plane = x + at.plane * height * width;
     const Span h_in = rows.inputs(at.row), w_in = columns.inputs(at.column);
-    T sum = 0;
+    Compute<T> sum = 0;
     for (int h = h_in.begin; h < h_in.end; ++h)
-      for (int w = w_in.begin; w < w_in.end; ++w) sum += plane[static_cast<int64_t>(h) * width + w];
-    const T divisor = static_cast<T>(int64_t{rows.count(at.row)} * columns.count(at.column));
-    y[i] = h_in.empty() || w_in.empty() ? T(0) : sum / divisor;  // a window of nothing but padding
+      for (int w = w_in.begin; w < w_in.end; ++w) sum += widen(plane[static_cast<int64_t>(h) * width + w]);
+    const auto divisor = static_cast<Compute<T>>(int64_t{rows.count(at.row)} * columns.count(at.column));
+    y[i] = narrow<T>(h_in.empty() || w_in.empty() ? 0 : sum / divisor);  // a window of nothing but padding
   }
 }
 
@@ -166,13 +167,14 @@ __global__ void average_backward_kernel(const T* __restrict__ dy, T* __restrict_
     const auto at = inputs.place(i);
     const T* plane = dy + at.plane * out_height * out_width;
     const Span p_around = rows.bins(at.row), q_around = columns.bins(at.column);
-    T sum = 0;
+    Compute<T> sum = 0;
     for (int p = p_around.begin; p < p_around.end; ++p) {
       const int64_t lines = rows.count(p);
       for (int q = q_around.begin; q < q_around.end; ++q)
-        sum += plane[static_cast<int64_t>(p) * out_width + q] / static_cast<T>(lines * columns.count(q));
+        sum += widen(plane[static_cast<int64_t>(p) * out_width + q]) /
+               static_cast<Compute<T>>(lines * columns.count(q));
     }
-    dx[i] = sum;
+    dx[i] = narrow<T>(sum);
   }
 }
 
@@ -239,6 +241,10 @@ INSTANTIATE_MAX(float, uint8_t)
 INSTANTIATE_MAX(float, int32_t)
 INSTANTIATE_MAX(double, uint8_t)
 INSTANTIATE_MAX(double, int32_t)
+INSTANTIATE_MAX(float16, uint8_t)
+INSTANTIATE_MAX(float16, int32_t)
+INSTANTIATE_MAX(bfloat16, uint8_t)
+INSTANTIATE_MAX(bfloat16, int32_t)
 
 #define INSTANTIATE_AVERAGE(T)                                                            \
   template void avg_pool2d_forward(const T*, T*, const Pool2d&, bool, Stream);            \
@@ -247,5 +253,7 @@ INSTANTIATE_MAX(double, int32_t)
   template void adaptive_avg_pool2d_backward(const T*, T*, const AdaptivePool2d&, Stream);
 INSTANTIATE_AVERAGE(float)
 INSTANTIATE_AVERAGE(double)
+INSTANTIATE_AVERAGE(float16)
+INSTANTIATE_AVERAGE(bfloat16)
 
 }  // namespace fastarch::cuda

@@ -1,6 +1,8 @@
-// Softmax and cross-entropy. Rows of at most 1024 floats or 512 doubles are held in the registers of 8 or 32
-// lanes, read and written once; longer rows take a block each and are read again, from cache if they fit.
+// Softmax and cross-entropy. Rows of at most 1024 floats (of any size) or 512 doubles are held in the
+// registers of 8 or 32 lanes, read and written once; longer rows take a block each and are read again, from
+// cache if they fit.
 #include "core/divide.h"
+#include "core/half.h"
 #include "core/launch.h"
 #include "core/reduce.h"
 #include "ops/softmax.h"
@@ -38,7 +40,7 @@ struct RowLoss {
     const int64_t wanted = target[row];
     const bool ignored = wanted == ignore_index;
     if (!ignored && wanted >= 0 && wanted < classes) return wanted;
-    if (leader) loss[row] = ignored ? T(0) : T(NAN);
+    if (leader) loss[row] = narrow<T>(ignored ? 0 : NAN);
     return -1;
   }
 };
@@ -50,11 +52,11 @@ __global__ void softmax_forward_lanes_kernel(const T* x, T* y, int64_t rows, int
   const int lane = threadIdx.x % LANES;
   for (int64_t row = global_thread() / LANES; row - lane_row<LANES>() < rows; row += grid_threads() / LANES) {
     const int64_t mine = row < rows ? classes : 0;
-    T value[ITEMS], maximum = -INFINITY, sum = 0, target_value = 0;
+    Compute<T> value[ITEMS], maximum = -INFINITY, sum = 0, target_value = 0;
 #pragma unroll
     for (int i = 0; i < ITEMS; ++i) {
       const int64_t c = lane + i * LANES;
-      value[i] = c < mine ? x[row * classes + c] : T(-INFINITY);
+      value[i] = c < mine ? widen(x[row * classes + c]) : -INFINITY;
       maximum = fmax(maximum, value[i]);
     }
     maximum = lanes_reduce<LANES>(maximum, Max());
@@ -70,8 +72,8 @@ __global__ void softmax_forward_lanes_kernel(const T* x, T* y, int64_t rows, int
 #pragma unroll
     for (int i = 0; i < ITEMS; ++i) {
       const int64_t c = lane + i * LANES;
-      if (c < mine) y[row * classes + c] = value[i] / sum;
-      if (c == target) row_loss.loss[row] = log(sum) - target_value;
+      if (c < mine) y[row * classes + c] = narrow<T>(value[i] / sum);
+      if (c == target) row_loss.loss[row] = narrow<T>(log(sum) - target_value);
     }
   }
 }
@@ -82,16 +84,16 @@ __global__ void softmax_forward_block_kernel(const T* x, T* y, int64_t rows, int
                                              RowLoss<T> row_loss) {
   for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
     const T* x_row = x + row * classes;
-    T maximum = -INFINITY, sum = 0;
-    for (int64_t c = threadIdx.x; c < classes; c += blockDim.x) maximum = fmax(maximum, x_row[c]);
+    Compute<T> maximum = -INFINITY, sum = 0;
+    for (int64_t c = threadIdx.x; c < classes; c += blockDim.x) maximum = fmax(maximum, widen(x_row[c]));
     maximum = block_max(maximum);
-    for (int64_t c = threadIdx.x; c < classes; c += blockDim.x) sum += exp(x_row[c] - maximum);
+    for (int64_t c = threadIdx.x; c < classes; c += blockDim.x) sum += exp(widen(x_row[c]) - maximum);
     sum = block_sum(sum);
     const int64_t target = row_loss.class_of(row, classes, threadIdx.x == 0);
     for (int64_t c = threadIdx.x; c < classes; c += blockDim.x) {
-      const T shifted = x_row[c] - maximum;
-      y[row * classes + c] = exp(shifted) / sum;
-      if (c == target) row_loss.loss[row] = log(sum) - shifted;
+      const Compute<T> shifted = widen(x_row[c]) - maximum;
+      y[row * classes + c] = narrow<T>(exp(shifted) / sum);
+      if (c == target) row_loss.loss[row] = narrow<T>(log(sum) - shifted);
     }
   }
 }
@@ -101,19 +103,19 @@ __global__ void softmax_backward_lanes_kernel(const T* dy, const T* y, T* dx, in
   const int lane = threadIdx.x % LANES;
   for (int64_t row = global_thread() / LANES; row - lane_row<LANES>() < rows; row += grid_threads() / LANES) {
     const int64_t mine = row < rows ? classes : 0;
-    T dy_value[ITEMS], y_value[ITEMS], sum = 0;
+    Compute<T> dy_value[ITEMS], y_value[ITEMS], sum = 0;
 #pragma unroll
     for (int i = 0; i < ITEMS; ++i) {
       const int64_t c = lane + i * LANES;
-      dy_value[i] = c < mine ? dy[row * classes + c] : T(0);
-      y_value[i] = c < mine ? y[row * classes + c] : T(0);
+      dy_value[i] = c < mine ? widen(dy[row * classes + c]) : 0;
+      y_value[i] = c < mine ? widen(y[row * classes + c]) : 0;
       sum += dy_value[i] * y_value[i];
     }
     sum = lanes_reduce<LANES>(sum, Sum());
 #pragma unroll
     for (int i = 0; i < ITEMS; ++i) {
       const int64_t c = lane + i * LANES;
-      if (c < mine) dx[row * classes + c] = y_value[i] * (dy_value[i] - sum);
+      if (c < mine) dx[row * classes + c] = narrow<T>(y_value[i] * (dy_value[i] - sum));
     }
   }
 }
@@ -122,11 +124,12 @@ template <class T>
 __global__ void softmax_backward_block_kernel(const T* dy, const T* y, T* dx, int64_t rows, int64_t classes) {
   for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
     const int64_t first = row * classes;
-    T sum = 0;
-    for (int64_t c = threadIdx.x; c < classes; c += blockDim.x) sum += dy[first + c] * y[first + c];
+    Compute<T> sum = 0;
+    for (int64_t c = threadIdx.x; c < classes; c += blockDim.x)
+      sum += widen(dy[first + c]) * widen(y[first + c]);
     sum = block_sum(sum);
     for (int64_t c = threadIdx.x; c < classes; c += blockDim.x)
-      dx[first + c] = y[first + c] * (dy[first + c] - sum);
+      dx[first + c] = narrow<T>(widen(y[first + c]) * (widen(dy[first + c]) - sum));
   }
 }
 
@@ -136,9 +139,9 @@ __global__ void cross_entropy_backward_kernel(const T* dloss, const T* probs, co
                                               Divider by_classes) {
   for (int64_t i = global_thread(); i < size; i += grid_threads()) {
     const int64_t row = by_classes.quotient(i), c = i - row * classes, wanted = target[row];
-    const T slope = probs[i] - (c == wanted ? T(1) : T(0));
+    const Compute<T> slope = widen(probs[i]) - (c == wanted ? 1 : 0);
     const bool valid = wanted >= 0 && wanted < classes;
-    dx[i] = wanted == ignore_index ? T(0) : valid ? slope * dloss[row] : T(NAN);
+    dx[i] = narrow<T>(wanted == ignore_index ? 0 : valid ? slope * widen(dloss[row]) : NAN);
   }
 }
 
@@ -148,7 +151,7 @@ void with_row_layout(int64_t classes, Body&& body) {
   if (classes <= 16) return body.template operator()<8, 2>();
   if (classes <= 64) return body.template operator()<32, 2>();
   if (classes <= 256) return body.template operator()<32, 8>();
-  constexpr int kMost = 128 / sizeof(T);  // values a lane, so that two rows' worth fit its registers
+  constexpr int kMost = 128 / sizeof(Compute<T>);  // values a lane, so that two rows' worth fit its registers
   if (classes <= 32 * kMost) return body.template operator()<32, kMost>();
   body.template operator()<0, 0>();
 }
@@ -211,5 +214,7 @@ void cross_entropy_backward(const T* dloss, const T* probs, const int64_t* targe
                                        Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)
+INSTANTIATE(float16)
+INSTANTIATE(bfloat16)
 
 }  // namespace fastarch::cuda

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -22,6 +23,16 @@ REQUIRED = "FASTARCH_TEST_BACKENDS"
 
 # Families that a backend has no kernels of, and says so: on host arrays their generic code is the default.
 LACKING = {"cpu": ("recurrent",)}
+
+# The float dtypes by name; of the 16-bit ones bfloat16 is ml_dtypes'.
+FLOATS = {name: np.dtype(name) for name in ("float32", "float64", "float16")}
+FLOATS["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
+
+
+def dtypes_of(op: str) -> tuple[str, ...]:
+    """The names of the float dtypes that a public operator takes."""
+    return getattr(getattr(fa.ops, op), "dtypes", ("float32", "float64"))
+
 
 # Marks a test of what CuPy's arrays cannot be: read-only, misaligned, big-endian, of a subclass.
 on_host = pytest.mark.backends("numpy", "cpu", "emulator")

@@ -14,7 +14,7 @@ import pytest
 
 import cases
 import fastarch as fa
-from conftest import Backend, on_host
+from conftest import FLOATS, Backend, dtypes_of, on_host
 from fastarch import backends
 
 HUGE = 2**31 - 1  # the largest size an operator takes; two of them are more bytes than there are addresses
@@ -363,11 +363,19 @@ def test_dtype_of_numpy_alone(op: str, dtype: str, backend: Backend) -> None:
     test_wrong_dtype_of_each_array(op, dtype, backend)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int32", "complex64", "bool"])
+@pytest.mark.parametrize("dtype", ["int16", "int32", "complex64", "bool"])
 @pytest.mark.parametrize("op", PUBLIC)
 def test_wrong_dtype_of_each_array(op: str, dtype: str, backend: Backend) -> None:
     for name in float_arguments(op):
         refused(backend, op, {name: VALID[op][name].astype(dtype)}, TypeError, f"{name} has dtype")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("op", PUBLIC)
+def test_16_bit_floats_where_none_fit(op: str, dtype: str, backend: Backend) -> None:
+    taken = dtype in dtypes_of(op)
+    for name in float_arguments(op) if not taken or len(float_arguments(op)) > 1 else []:
+        refused(backend, op, {name: VALID[op][name].astype(FLOATS[dtype])}, TypeError, "has dtype .*float")
 
 
 @pytest.mark.parametrize("op", [op for op in PUBLIC if len(float_arguments(op)) > 1])

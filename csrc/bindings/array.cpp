@@ -2,6 +2,8 @@
 // Python, then __cuda_array_interface__.
 #include "bindings/array.h"
 
+#include <pybind11/numpy.h>
+
 #include <cstring>
 
 #include "bindings/dlpack.h"
@@ -16,14 +18,15 @@ std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name
 }
 
 [[noreturn]] void bad_dtype(const char* op, const char* name, const std::string& got) {
-  type_error(op,
-             concat(name, " has dtype ", got, ", expected float32, float64, int32, int64, uint8 or bool"));
+  type_error(op, concat(name, " has dtype ", got,
+                        ", expected float16, bfloat16, float32, float64, int32, int64, uint8 or bool"));
 }
 
 // One letter of the struct module's format, or of numpy's typestr kind with its size.
 bool dtype_from(char kind, int64_t itemsize, DType* out) {
   switch (kind) {
     case 'f':
+      if (itemsize == 2) return *out = DType::float16, true;
       if (itemsize == 4) return *out = DType::float32, true;
       if (itemsize == 8) return *out = DType::float64, true;
       return false;
@@ -47,6 +50,7 @@ char kind_of_format(const char* format) {
   if (*format == '@' || *format == '=' || *format == '<') ++format;
   if (std::strlen(format) != 1) return '?';
   switch (*format) {
+    case 'e':
     case 'f':
     case 'd': return 'f';
     case 'i':
@@ -68,6 +72,28 @@ void set_contiguous_strides(ArrayView* view) {
     view->strides[i] = stride;
     stride *= view->shape[i];
   }
+}
+
+// NumPy's bfloat16 (ml_dtypes) is a dtype registered with it later, which no protocol can express.
+bool view_numpy_bfloat16(py::handle object, const char* op, const char* name, ArrayView* view) {
+  constexpr int kFirstRegistered = 256;
+  if (!py::isinstance<py::array>(object)) return false;
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  const py::dtype dtype = array.dtype();
+  if (dtype.num() < kFirstRegistered) return false;
+  const std::string called = py::str(dtype);
+  if (called != "bfloat16" || dtype.byteorder() != '=') bad_dtype(op, name, called);
+  check_dims(op, name, array.ndim());
+  view->dtype = DType::bfloat16;
+  view->data = const_cast<void*>(array.data());
+  view->readonly = !array.writeable();
+  view->ndim = static_cast<int>(array.ndim());
+  for (int i = 0; i < view->ndim; ++i) {
+    view->shape[i] = array.shape(i);
+    check(array.strides(i) % 2 == 0, op, name, " has a stride that is no multiple of its item size");
+    view->strides[i] = array.strides(i) / 2;
+  }
+  return true;
 }
 
 bool view_buffer(py::handle object, const char* op, const char* name, ArrayView* view) {
@@ -102,12 +128,15 @@ void view_dl_tensor(const dlpack::Tensor& t, const char* op, const char* name, A
   if (!host && !cuda)
     type_error(op, concat(name, " lives on DLPack device type ", t.device.device_type,
                           ", expected host or CUDA memory"));
+  const bool bfloat = t.dtype.code == dlpack::kBfloat && t.dtype.bits == 16 && t.dtype.lanes == 1;
   const char kind = t.dtype.code == dlpack::kFloat  ? 'f'
                     : t.dtype.code == dlpack::kInt  ? 'i'
                     : t.dtype.code == dlpack::kUInt ? 'u'
                     : t.dtype.code == dlpack::kBool ? 'b'
                                                     : '?';
-  if (t.dtype.lanes != 1 || !dtype_from(kind, t.dtype.bits / 8, &view->dtype))
+  if (bfloat)
+    view->dtype = DType::bfloat16;
+  else if (t.dtype.lanes != 1 || !dtype_from(kind, t.dtype.bits / 8, &view->dtype))
     bad_dtype(op, name, concat("(DLPack code ", int(t.dtype.code), ", ", int(t.dtype.bits), " bits)"));
   check_dims(op, name, t.ndim);
   view->data = static_cast<char*>(t.data) + t.byte_offset;
@@ -221,9 +250,9 @@ int64_t ArrayView::size() const {
 }
 
 bool ArrayView::contiguous() const {
+  if (size() == 0) return true;
   int64_t stride = 1;
   for (int i = ndim - 1; i >= 0; --i) {
-    if (shape[i] == 0) return true;
     if (shape[i] != 1 && strides[i] != stride) return false;
     stride *= shape[i];
   }
@@ -234,6 +263,7 @@ std::string ArrayView::shape_text() const { return shape_text_of(shape, ndim); }
 
 ArrayView view_of(py::handle object, const char* op, const char* name) {
   ArrayView view;
+  if (view_numpy_bfloat16(object, op, name, &view)) return view;
   if (view_buffer(object, op, name, &view)) return view;
   if (view_exchange_api(object, op, name, &view)) return view;
   if (view_dlpack(object, op, name, &view)) return view;
@@ -254,8 +284,11 @@ ArrayView Operands::take(py::handle object, const char* name, std::initializer_l
         " is not aligned to its item size");
   check(!(write && view.readonly), op_, name, " is read-only, expected a writable array");
   if (common) {
-    if (view.dtype != DType::float32 && view.dtype != DType::float64)
-      type_error(op_, concat(name, " has dtype ", dtype_name(view.dtype), ", expected float32 or float64"));
+    const bool full = view.dtype == DType::float32 || view.dtype == DType::float64;
+    const bool half = view.dtype == DType::float16 || view.dtype == DType::bfloat16;
+    if (!full && !(half && halves_))
+      type_error(op_, concat(name, " has dtype ", dtype_name(view.dtype), ", expected ",
+                             halves_ ? "float16, bfloat16, " : "", "float32 or float64"));
     if (!has_dtype_) dtype_ = view.dtype, has_dtype_ = true;
     if (view.dtype != dtype_)
       type_error(op_, concat(name, " has dtype ", dtype_name(view.dtype), ", expected ", dtype_name(dtype_)));

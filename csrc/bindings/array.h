@@ -37,11 +37,12 @@ struct ArrayView {
 ArrayView view_of(py::handle object, const char* op, const char* name);
 
 // The operands of one operator call: what every kernel may rely on is checked here, once.
-// Contiguous C order, memory of this module's kind, one float dtype for all operands that share it, writable
-// outputs.
+// Contiguous C order, memory of this module's kind, one float dtype for all operands that share it (float16
+// and bfloat16 only where `halves` says that there are kernels), writable outputs.
 class Operands {
  public:
-  explicit Operands(const char* op, Memory memory) : op_(op), memory_(memory) {}
+  explicit Operands(const char* op, Memory memory, bool halves = false)
+      : op_(op), memory_(memory), halves_(halves) {}
 
   // An operand of the call's common float dtype.
   ArrayView in(py::handle object, const char* name, std::initializer_list<int64_t> shape = {});
@@ -63,6 +64,7 @@ class Operands {
 
   const char* op_;
   Memory memory_;
+  bool halves_;
   DType dtype_ = DType::float32;
   bool has_dtype_ = false;
 };

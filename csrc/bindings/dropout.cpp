@@ -8,15 +8,16 @@ void bind_dropout(py::module_& m) {
   m.def(
       "dropout_forward",
       [](py::handle x, py::handle y, double p, uint64_t seed, uint64_t offset, uintptr_t stream) {
-        Operands operands("dropout", kMemory);
+        Operands operands("dropout", kMemory, device::kHalves);
         const ArrayView vx = operands.in(x, "x"), vy = operands.out(y, "y");
         check(vx.size() == vy.size(), "dropout", "x has shape ", vx.shape_text(), ", y ", vy.shape_text());
         check(p >= 0 && p <= 1, "dropout", "p is ", p, ", expected 0 <= p <= 1");
         py::gil_scoped_release unlocked;
-        dispatch_float(operands.dtype(), "dropout", [&]<class T>() {
+        device::dispatch(operands.dtype(), "dropout", [&]<class T>() {
           device::dropout_forward(data<T>(vx), mutable_data<T>(vy), vx.size(), p, seed, offset,
                                   as_stream(stream));
         });
       },
       py::arg("x"), py::arg("y"), py::arg("p"), py::arg("seed"), py::arg("offset"), py::arg("stream") = 0);
+  takes_halves(m, {"dropout_forward"});
 }

@@ -16,9 +16,35 @@ inline Activation activation_of(const char* op, int kind) {
   return static_cast<Activation>(kind);
 }
 
+// Kernels that take float16 and bfloat16 are CUDA's. On the CPU fastarch.ops widens the operands instead.
+namespace cpu {
+inline constexpr bool kHalves = false;
+}
+namespace cuda {
+inline constexpr bool kHalves = true;
+}
+namespace FASTARCH_DEVICE {
+
+// dispatch_any_float where this device has such kernels, else dispatch_float.
+template <class Body>
+void dispatch(DType dtype, const char* op, Body&& body) {
+  if constexpr (kHalves)
+    dispatch_any_float(dtype, op, body);
+  else
+    dispatch_float(dtype, op, body);
+}
+
+}  // namespace FASTARCH_DEVICE
+
+// Says that these kernels of module `m` take float16 and bfloat16: _half_kernels is what fastarch.ops asks.
+inline void takes_halves(py::module_& m, std::initializer_list<const char*> kernels) {
+  if (!py::hasattr(m, "_half_kernels")) m.attr("_half_kernels") = py::set();
+  for (const char* kernel : kernels)
+    if (FASTARCH_DEVICE::kHalves) py::set(m.attr("_half_kernels")).add(kernel);
+}
+
 inline Stream as_stream(uintptr_t stream) { return reinterpret_cast<Stream>(stream); }
 
 }  // namespace fastarch
 
-namespace fastarch::FASTARCH_DEVICE {}
 namespace device = fastarch::FASTARCH_DEVICE;

@@ -78,14 +78,14 @@ void expect_same_shape(Operands& operands, const ArrayView& a, const char* a_nam
 
 void max_pool2d_forward(py::handle x, py::handle y, py::handle argmax, Pair kernel, Pair stride, Pair padding,
                         Pair dilation, uintptr_t stream) {
-  Operands operands("max_pool2d", kMemory);
+  Operands operands("max_pool2d", kMemory, device::kHalves);
   const ArrayView vx = operands.in(x, "x"), vy = operands.out(y, "y");
   const ArrayView va = argmax.is_none() ? ArrayView{} : operands.out_any(argmax, "argmax");
   if (!argmax.is_none()) expect_same_shape(operands, va, "argmax", vy, "y");
   const Pool2d pool = pool_of(operands, vx, "x", vy, "y", kernel, stride, padding, dilation);
   dispatch_argmax(operands, va, pool, [&]<class A>() {
     py::gil_scoped_release unlocked;
-    dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+    device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
       device::max_pool2d_forward(data<T>(vx), mutable_data<T>(vy), mutable_data<A>(va), pool,
                                  as_stream(stream));
     });
@@ -94,14 +94,14 @@ void max_pool2d_forward(py::handle x, py::handle y, py::handle argmax, Pair kern
 
 void max_pool2d_backward(py::handle dy, py::handle argmax, py::handle dx, Pair kernel, Pair stride,
                          Pair padding, Pair dilation, uintptr_t stream) {
-  Operands operands("max_pool2d_backward", kMemory);
+  Operands operands("max_pool2d_backward", kMemory, device::kHalves);
   const ArrayView vdy = operands.in(dy, "dy"), va = operands.in_any(argmax, "argmax"),
                   vdx = operands.out(dx, "dx");
   expect_same_shape(operands, va, "argmax", vdy, "dy");
   const Pool2d pool = pool_of(operands, vdx, "dx", vdy, "dy", kernel, stride, padding, dilation);
   dispatch_argmax(operands, va, pool, [&]<class A>() {
     py::gil_scoped_release unlocked;
-    dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+    device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
       device::max_pool2d_backward(data<T>(vdy), data<A>(va), mutable_data<T>(vdx), pool, as_stream(stream));
     });
   });
@@ -109,45 +109,45 @@ void max_pool2d_backward(py::handle dy, py::handle argmax, py::handle dx, Pair k
 
 void avg_pool2d_forward(py::handle x, py::handle y, Pair kernel, Pair stride, Pair padding,
                         bool count_include_pad, uintptr_t stream) {
-  Operands operands("avg_pool2d", kMemory);
+  Operands operands("avg_pool2d", kMemory, device::kHalves);
   const ArrayView vx = operands.in(x, "x"), vy = operands.out(y, "y");
   const Pool2d pool = pool_of(operands, vx, "x", vy, "y", kernel, stride, padding, {1, 1});
   py::gil_scoped_release unlocked;
-  dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+  device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
     device::avg_pool2d_forward(data<T>(vx), mutable_data<T>(vy), pool, count_include_pad, as_stream(stream));
   });
 }
 
 void avg_pool2d_backward(py::handle dy, py::handle dx, Pair kernel, Pair stride, Pair padding,
                          bool count_include_pad, uintptr_t stream) {
-  Operands operands("avg_pool2d_backward", kMemory);
+  Operands operands("avg_pool2d_backward", kMemory, device::kHalves);
   const ArrayView vdy = operands.in(dy, "dy"), vdx = operands.out(dx, "dx");
   const Pool2d pool = pool_of(operands, vdx, "dx", vdy, "dy", kernel, stride, padding, {1, 1});
   py::gil_scoped_release unlocked;
-  dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+  device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
     device::avg_pool2d_backward(data<T>(vdy), mutable_data<T>(vdx), pool, count_include_pad,
                                 as_stream(stream));
   });
 }
 
 void adaptive_avg_pool2d_forward(py::handle x, py::handle y, uintptr_t stream) {
-  Operands operands("adaptive_avg_pool2d", kMemory);
+  Operands operands("adaptive_avg_pool2d", kMemory, device::kHalves);
   const ArrayView vx = operands.in(x, "x"), vy = operands.out(y, "y");
   const AdaptivePool2d pool = adaptive_of(operands, vx, "x", vy, "y");
   check(vx.size() != 0 || vy.size() == 0, operands.op(), "x has shape ", vx.shape_text(),
         ", expected height, width >= 1");
   py::gil_scoped_release unlocked;
-  dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+  device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
     device::adaptive_avg_pool2d_forward(data<T>(vx), mutable_data<T>(vy), pool, as_stream(stream));
   });
 }
 
 void adaptive_avg_pool2d_backward(py::handle dy, py::handle dx, uintptr_t stream) {
-  Operands operands("adaptive_avg_pool2d_backward", kMemory);
+  Operands operands("adaptive_avg_pool2d_backward", kMemory, device::kHalves);
   const ArrayView vdy = operands.in(dy, "dy"), vdx = operands.out(dx, "dx");
   const AdaptivePool2d pool = adaptive_of(operands, vdx, "dx", vdy, "dy");
   py::gil_scoped_release unlocked;
-  dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+  device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
     device::adaptive_avg_pool2d_backward(data<T>(vdy), mutable_data<T>(vdx), pool, as_stream(stream));
   });
 }
@@ -166,4 +166,6 @@ void bind_pool2d(py::module_& m) {
         py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"), stream);
   m.def("adaptive_avg_pool2d_forward", &adaptive_avg_pool2d_forward, py::arg("x"), py::arg("y"), stream);
   m.def("adaptive_avg_pool2d_backward", &adaptive_avg_pool2d_backward, py::arg("dy"), py::arg("dx"), stream);
+  takes_halves(m, {"max_pool2d_forward", "max_pool2d_backward", "avg_pool2d_forward", "avg_pool2d_backward",
+                   "adaptive_avg_pool2d_forward", "adaptive_avg_pool2d_backward"});
 }

@@ -1,5 +1,5 @@
 // The one dtype dispatcher: dispatch_float(dtype, "conv2d", [&]<class T>() { ... }) runs the body with
-// T = float or double.
+// T = float or double; dispatch_any_float with T = float16 or bfloat16 too.
 #pragma once
 #include "core/check.h"
 #include "core/types.h"
@@ -14,6 +14,8 @@ inline const char* dtype_name(DType dtype) {
     case DType::int32: return "int32";
     case DType::int64: return "int64";
     case DType::boolean: return "bool";
+    case DType::float16: return "float16";
+    case DType::bfloat16: return "bfloat16";
   }
   return "unknown";
 }
@@ -24,6 +26,8 @@ inline int item_size(DType dtype) {
     case DType::int64: return 8;
     case DType::float32:
     case DType::int32: return 4;
+    case DType::float16:
+    case DType::bfloat16: return 2;
     default: return 1;
   }
 }
@@ -34,6 +38,18 @@ void dispatch_float(DType dtype, const char* op, Body&& body) {
     case DType::float32: return body.template operator()<float>();
     case DType::float64: return body.template operator()<double>();
     default: check(false, op, "dtype ", dtype_name(dtype), ", expected float32 or float64");
+  }
+}
+
+template <class Body>
+void dispatch_any_float(DType dtype, const char* op, Body&& body) {
+  switch (dtype) {
+    case DType::float16: return body.template operator()<float16>();
+    case DType::bfloat16: return body.template operator()<bfloat16>();
+    case DType::float32: return body.template operator()<float>();
+    case DType::float64: return body.template operator()<double>();
+    default:
+      check(false, op, "dtype ", dtype_name(dtype), ", expected float16, bfloat16, float32 or float64");
   }
 }
 

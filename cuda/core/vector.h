@@ -1,5 +1,5 @@
-// Vector loads and stores: Pack<T> is four floats or two doubles, 128 bits moved by one instruction; Pack<T,
-// N> is N.
+// Vector loads and stores: Pack<T> is four floats, two doubles or eight 16-bit floats, 128 bits
+// moved by one instruction; Pack<T, N> is N.
 #pragma once
 #include "core/types.h"
 
@@ -18,14 +18,14 @@ bool packable(const T*... pointers) {
 }
 
 // The Pack number i of an array for which packable() holds.
-template <class T>
-FASTARCH_HOST_DEVICE Pack<T> load_pack(const T* array, int64_t i) {
-  return *reinterpret_cast<const Pack<T>*>(array + i * Pack<T>::size);
+template <class T, int N = 16 / sizeof(T)>
+FASTARCH_HOST_DEVICE Pack<T, N> load_pack(const T* array, int64_t i) {
+  return *reinterpret_cast<const Pack<T, N>*>(array + i * N);
 }
 
-template <class T>
-FASTARCH_HOST_DEVICE void store_pack(T* array, int64_t i, const Pack<T>& pack) {
-  *reinterpret_cast<Pack<T>*>(array + i * Pack<T>::size) = pack;
+template <class T, int N>
+FASTARCH_HOST_DEVICE void store_pack(T* array, int64_t i, const Pack<T, N>& pack) {
+  *reinterpret_cast<Pack<T, N>*>(array + i * N) = pack;
 }
 
 }  // namespace fastarch::cuda

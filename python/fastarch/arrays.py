@@ -38,6 +38,21 @@ def on_device(x: Array) -> bool:
     return not isinstance(x, np.ndarray)
 
 
+_FLOAT16 = np.dtype(np.float16)
+
+
+def is_half(dtype: Any) -> bool:
+    """Whether `dtype` is a 16-bit float: NumPy's float16, or bfloat16 as ml_dtypes registers it."""
+    if dtype is _FLOAT16:
+        return True
+    return dtype.itemsize == 2 and dtype.type.__name__ in ("float16", "bfloat16") and bool(dtype.isnative)
+
+
+def is_float(dtype: Any) -> bool:
+    """Whether `dtype` is a float; NumPy's own test, `kind == "f"`, does not know bfloat16."""
+    return dtype.kind == "f" or is_half(dtype)
+
+
 def adopt(x: Array, operator: str = "adopt", name: str = "x") -> tuple[Array, Restore]:
     """`x` as a NumPy or CuPy array on the same memory, and the function that turns a result into x's type.
 
@@ -99,7 +114,10 @@ def _adopt_torch(x: Array, torch: ModuleType, operator: str, name: str) -> tuple
     if x.device.type not in ("cpu", "cuda"):
         raise TypeError(f"[{operator}] {name} is a torch.Tensor on device '{x.device}', expected cpu or cuda")
     cupy = _cupy(operator, name) if x.device.type == "cuda" else None
+    bfloat16 = _bfloat16(operator, name) if x.dtype == torch.bfloat16 else None
     try:
+        if bfloat16 is not None:
+            return _adopt_torch_bfloat16(x, torch, cupy, bfloat16)
         if cupy is None:
             return x.numpy(), torch.from_numpy
         return cupy.from_dlpack(x), torch.from_dlpack
@@ -107,6 +125,31 @@ def _adopt_torch(x: Array, torch: ModuleType, operator: str, name: str) -> tuple
         raise TypeError(
             f"[{operator}] {name} is a torch.Tensor ({x.dtype}, {x.layout}) that cannot be viewed: {error}"
         ) from error
+
+
+def _adopt_torch_bfloat16(
+    x: Array, torch: ModuleType, cupy: ModuleType | None, bfloat16: np.dtype
+) -> tuple[Array, Restore]:
+    """bfloat16 travels as the integers of its bits: NumPy's is a dtype that no protocol knows."""
+    bits = x.view(torch.int16)
+    native = bits.numpy() if cupy is None else cupy.from_dlpack(bits)
+
+    def restore(y: Array) -> Array:
+        import_bits = torch.from_numpy if cupy is None else torch.from_dlpack
+        return import_bits(y.view(np.int16)).view(torch.bfloat16) if y.dtype == bfloat16 else import_bits(y)
+
+    return native.view(bfloat16), restore
+
+
+def _bfloat16(operator: str, name: str) -> np.dtype:
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise TypeError(
+            f"[{operator}] {name} is bfloat16, which NumPy has from ml_dtypes ({error}); "
+            "pip install 'fastarch[bfloat16]'"
+        ) from error
+    return np.dtype(ml_dtypes.bfloat16)
 
 
 def _adopt_dlpack(x: Array, operator: str, name: str) -> tuple[Array, Restore]:

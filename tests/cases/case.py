@@ -13,6 +13,9 @@ Arguments = dict[str, Any]
 # Absolute and relative at once: |got - want| <= tolerance * (1 + |want|). The inputs are of order 1.
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 
+# A 16-bit result is a float32 one rounded once: half a unit in its last place more than float32 may be off.
+ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+
 # How the array arguments lie in memory; see conftest.lay_out.
 LAYOUTS = ("contiguous", "sliced", "transposed", "reversed", "readonly")
 
@@ -31,10 +34,15 @@ class Case:
     oracle: Callable[..., Any]
     tolerance: dict[str, float] = field(default_factory=lambda: dict(TOLERANCE))
     layout: str = "contiguous"
+    halves: bool = True  # whether it makes sense in float16 and bfloat16, where the operator takes them
     nonfinite: bool = False  # the definition itself gives NaN or an infinity
     # call(ops, **arguments), where it is not the operator alone: a backward that needs what its forward
     # saved.
     call: Callable[..., Any] | None = None
+
+    def tolerance_in(self, dtype: str) -> float:
+        """How far a result in `dtype` may be off."""
+        return self.tolerance["float32"] + ROUNDING[dtype] if dtype in ROUNDING else self.tolerance[dtype]
 
     def __str__(self) -> str:
         return f"{self.op}-{self.id}" + ("" if self.layout == "contiguous" else f"-{self.layout}")

@@ -2,7 +2,9 @@
 public.
 
 The array type that came in comes out, on the memory it was in. Names, arguments and layouts follow PyTorch's;
-arrays are float32 or float64, images [N, C, H, W]. `fastarch.backend` chooses the implementation.
+images are [N, C, H, W]. Arrays are float32 or float64, and where an operator's attribute `dtypes` says so also
+float16 or bfloat16 (NumPy's from ml_dtypes): arithmetic and sums are float32 then, results are rounded once.
+`fastarch.backend` chooses the implementation; one without kernels for 16-bit floats works on float32 copies.
 """
 
 from fastarch.ops.activation import relu, relu_backward, sigmoid, sigmoid_backward, tanh, tanh_backward

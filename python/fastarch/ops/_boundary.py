@@ -30,20 +30,26 @@ _FLOAT32 = np.dtype(np.float32)
 _FLOAT64 = np.dtype(np.float64)
 _LARGEST = 2**31 - 1  # of a size, stride, padding or dilation: kernels take 32-bit ones
 
+# The float dtypes that every operator takes, and those that some take.
+FULL = ("float32", "float64")
+HALVES = ("float16", "bfloat16")
+
 # The numbers by which kernels know the activations (csrc/core/types.h).
 ACTIVATIONS = {None: 0, "relu": 1, "tanh": 2, "sigmoid": 3}
 
 
 def operator(
-    *floats: str, index: str | None = None, optional: str | None = None
+    *floats: str, index: str | None = None, optional: str | None = None, halves: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Makes a function of plain arrays an operator on any arrays.
 
     floats: the leading parameters, arrays of one float dtype; then either `index`, an array of integers, or
-    `optional`, a float array that may be None.
+    `optional`, a float array that may be None. halves: float16 and bfloat16 are taken as well. The names of
+    the float dtypes are the operator's attribute `dtypes`.
     """
     names = (*floats, *([index] if index else []), *([optional] if optional else []))
     required, count = len(floats), len(names)
+    dtypes = HALVES + FULL if halves else FULL
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
@@ -56,7 +62,7 @@ def operator(
             # The short way, for host arrays of one of the two float dtypes; the long way explains errors.
             if len(operands) >= required and type(operands[0]) is ndarray:
                 dtype = operands[0].dtype
-                plain = dtype is _FLOAT32 or dtype is _FLOAT64
+                plain = dtype is _FLOAT32 or dtype is _FLOAT64 or (halves and arrays.is_half(dtype))
                 for x in operands[1:required]:
                     if type(x) is not ndarray or x.dtype is not dtype:
                         plain = False
@@ -68,8 +74,9 @@ def operator(
                         plain = plain and index is not None
                 if plain:
                     return function(*args, **kwargs)
-            return _call_adopted(function, names, required, optional, args, kwargs)
+            return _call_adopted(function, names, required, optional, dtypes, args, kwargs)
 
+        call.dtypes = dtypes  # type: ignore[attr-defined]
         return call
 
     return decorate
@@ -80,6 +87,7 @@ def _call_adopted(
     names: tuple[str, ...],
     required: int,
     optional: str | None,
+    dtypes: tuple[str, ...],
     args: tuple,
     kwargs: dict,
 ) -> R:
@@ -100,7 +108,7 @@ def _call_adopted(
             where[key], back = arrays.adopt(where[key], op, name)
             restore = restore or back
             adopted.append((name, where[key]))
-        _check_together(op, adopted, names[:required] + ((optional,) if optional else ()))
+        _check_together(op, adopted, names[:required] + ((optional,) if optional else ()), dtypes)
         results: Any = function(*arguments, **kwargs)
         assert restore is not None
         if type(results) is tuple:
@@ -108,11 +116,14 @@ def _call_adopted(
         return restore(results)
 
 
-def _check_together(op: str, adopted: list[tuple[str, Array]], floats: tuple[str | None, ...]) -> None:
+def _check_together(
+    op: str, adopted: list[tuple[str, Array]], floats: tuple[str | None, ...], dtypes: tuple[str, ...]
+) -> None:
     """All operands in one memory, the float ones of one dtype."""
     first_name, first = adopted[0]
-    if first.dtype != _FLOAT32 and first.dtype != _FLOAT64:
-        raise TypeError(f"[{op}] {first_name} has dtype {first.dtype}, expected float32 or float64")
+    if str(first.dtype) not in dtypes:  # a dtype of the other byte order has another name
+        expected = f"{', '.join(dtypes[:-1])} or {dtypes[-1]}"
+        raise TypeError(f"[{op}] {first_name} has dtype {first.dtype}, expected {expected}")
     for name, x in adopted[1:]:
         if name in floats and x.dtype != first.dtype:
             raise TypeError(f"[{op}] {name} has dtype {x.dtype}, expected {first.dtype} as {first_name} has")
@@ -127,8 +138,14 @@ def _place(x: Array) -> str:
 
 
 def run(kernel: str, generic: Callable, inputs: tuple, *rest: Any) -> None:
-    """Runs compiled `kernel` on (*inputs, *rest) where the chosen backend has one, else `generic`."""
-    if type(inputs[0]) is ndarray:
+    """Runs compiled `kernel` on (*inputs, *rest) where the chosen backend has one, else `generic`.
+
+    16-bit floats go to the kernel only when it takes them; else it, or `generic`, works on float32 copies.
+    """
+    dtype = inputs[0].dtype
+    if dtype is not _FLOAT32 and dtype.itemsize == 2 and not _takes_halves(kernel, inputs[0]):
+        _run_widened(kernel, generic, inputs, rest)
+    elif type(inputs[0]) is ndarray:
         module = implementation(kernel, False)
         if module is None:
             generic(*inputs, *rest, xp=np)
@@ -136,13 +153,37 @@ def run(kernel: str, generic: Callable, inputs: tuple, *rest: Any) -> None:
             # carray: contiguous, aligned and writable, the usual case; kernels do not mind read-only inputs.
             ready = [x if x is None or x.flags.carray else _ready(x) for x in inputs]
             getattr(module, kernel)(*ready, *rest)
-        return
-    module = implementation(kernel, True)
-    if module is None:
-        generic(*inputs, *rest, xp=sys.modules["cupy"])
     else:
-        ready = [x if x is None or x.flags.c_contiguous else x.copy(order="C") for x in inputs]
-        getattr(module, kernel)(*ready, *rest, stream=arrays.stream_pointer())
+        module = implementation(kernel, True)
+        if module is None:
+            generic(*inputs, *rest, xp=sys.modules["cupy"])
+        else:
+            ready = [x if x is None or x.flags.c_contiguous else x.copy(order="C") for x in inputs]
+            getattr(module, kernel)(*ready, *rest, stream=arrays.stream_pointer())
+
+
+def _takes_halves(kernel: str, x: Array) -> bool:
+    return kernel in getattr(implementation(kernel, arrays.on_device(x)), "_half_kernels", ())
+
+
+def _run_widened(kernel: str, generic: Callable, inputs: tuple, rest: tuple) -> None:
+    """The same in float32, rounded once at the end; what is both read and written is copied too."""
+    wide_rest = [widen(x) for x in rest]
+    run(kernel, generic, tuple(widen(x) for x in inputs), *wide_rest)
+    for x, wide in zip(rest, wide_rest):
+        if wide is not x:
+            narrow(wide, x)
+
+
+def widen(x: Any) -> Any:
+    """A 16-bit float array as float32; anything else as it is."""
+    return x.astype(np.float32) if hasattr(x, "dtype") and arrays.is_half(x.dtype) else x
+
+
+def narrow(wide: Array, out: Array) -> None:
+    """Rounds `wide` into the 16-bit float array `out`; what is too large becomes infinite."""
+    with np.errstate(over="ignore"):
+        out[...] = wide
 
 
 def _ready(x: np.ndarray) -> np.ndarray:
@@ -258,6 +299,8 @@ def shape_of(op: str, name: str, shape: Any, dims: int, letters: str) -> tuple[i
 
 __all__ = [
     "ACTIVATIONS",
+    "FULL",
+    "HALVES",
     "Array",
     "Pair",
     "activation_kind",
@@ -268,9 +311,11 @@ __all__ = [
     "flags",
     "integer",
     "namespace",
+    "narrow",
     "operator",
     "pair",
     "run",
     "shape_of",
+    "widen",
     "zeros",
 ]

@@ -8,37 +8,37 @@ from fastarch.ops._boundary import ACTIVATIONS, Array, empty, expect_shape, oper
 from fastarch.ops._elementwise import activation_forward, choose
 
 
-@operator("x")
+@operator("x", halves=True)
 def relu(x: Array) -> Array:
-    """max(x, 0) for x of any shape, float32 or float64; NaN stays NaN. Nair and Hinton (2010)."""
+    """max(x, 0) for x of any shape, of any float type; NaN stays NaN. Nair and Hinton (2010)."""
     return _forward("relu", x)
 
 
-@operator("dy", "y")
+@operator("dy", "y", halves=True)
 def relu_backward(dy: Array, y: Array) -> Array:
     """Gradient of relu from its output y: 0 where y <= 0, else dy. dy and y have one shape."""
     return _backward("relu", dy, y)
 
 
-@operator("x")
+@operator("x", halves=True)
 def tanh(x: Array) -> Array:
-    """Hyperbolic tangent of x of any shape, float32 or float64."""
+    """Hyperbolic tangent of x of any shape, of any float type."""
     return _forward("tanh", x)
 
 
-@operator("dy", "y")
+@operator("dy", "y", halves=True)
 def tanh_backward(dy: Array, y: Array) -> Array:
     """Gradient of tanh from its output y: dy * (1 - y*y). dy and y have one shape."""
     return _backward("tanh", dy, y)
 
 
-@operator("x")
+@operator("x", halves=True)
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)) for x of any shape, float32 or float64."""
+    """1 / (1 + exp(-x)) for x of any shape, of any float type."""
     return _forward("sigmoid", x)
 
 
-@operator("dy", "y")
+@operator("dy", "y", halves=True)
 def sigmoid_backward(dy: Array, y: Array) -> Array:
     """Gradient of sigmoid from its output y: dy * y * (1 - y). dy and y have one shape."""
     return _backward("sigmoid", dy, y)

@@ -32,7 +32,7 @@ Padding = Pair | str
 _Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int], int, tuple[int, int, int, int]]
 
 
-@operator("x", "weight", optional="bias")
+@operator("x", "weight", optional="bias", halves=True)
 def conv2d(
     x: Array,
     weight: Array,
@@ -59,7 +59,7 @@ def conv2d(
     return y
 
 
-@operator("dy", "x", "weight")
+@operator("dy", "x", "weight", halves=True)
 def conv2d_backward(
     dy: Array,
     x: Array,

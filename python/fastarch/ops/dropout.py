@@ -10,7 +10,7 @@ from fastarch.random import philox
 _BLOCK = 1 << 18  # elements whose random words are held at a time
 
 
-@operator("x")
+@operator("x", halves=True)
 def dropout(x: Array, p: float, seed: int, offset: int) -> Array:
     """x / (1 - p) where kept, else 0; each element is dropped with probability p. Srivastava et al. (2014).
 
@@ -21,7 +21,7 @@ def dropout(x: Array, p: float, seed: int, offset: int) -> Array:
     return _apply("dropout", x, p, seed, offset)
 
 
-@operator("dy")
+@operator("dy", halves=True)
 def dropout_backward(dy: Array, p: float, seed: int, offset: int) -> Array:
     """Gradient of dropout called with the same p, seed and offset: dy / (1 - p) where kept, else 0."""
     return _apply("dropout_backward", dy, p, seed, offset)

@@ -19,7 +19,7 @@ from fastarch.ops._boundary import (
 from fastarch.ops._products import linear_backward_input, linear_backward_weight, linear_forward
 
 
-@operator("x", "weight", optional="bias")
+@operator("x", "weight", optional="bias", halves=True)
 def linear(x: Array, weight: Array, bias: Array | None = None, activation: str | None = None) -> Array:
     """y = activation(x @ weight.T + bias). x [..., I], weight [O, I], bias [O] or None -> y [..., O].
 
@@ -43,7 +43,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None, activation: str |
     return y
 
 
-@operator("dy", "x", "weight")
+@operator("dy", "x", "weight", halves=True)
 def linear_backward(
     dy: Array, x: Array, weight: Array, bias: bool = True, need: tuple[bool, bool] = (True, True)
 ) -> tuple[Array | None, Array | None, Array | None]:

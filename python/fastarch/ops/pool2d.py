@@ -26,7 +26,7 @@ _UINT8, _INT32 = np.dtype(np.uint8), np.dtype(np.int32)
 _BLOCK_BYTES = 1 << 20  # of images worked on at a time: within a core's cache
 
 
-@operator("x")
+@operator("x", halves=True)
 def max_pool2d(
     x: Array,
     kernel_size: Pair,
@@ -54,7 +54,7 @@ def max_pool2d(
     return y, argmax
 
 
-@operator("dy", index="argmax")
+@operator("dy", index="argmax", halves=True)
 def max_pool2d_backward(
     dy: Array,
     argmax: Array,
@@ -85,7 +85,7 @@ def max_pool2d_backward(
     return dx
 
 
-@operator("x")
+@operator("x", halves=True)
 def avg_pool2d(
     x: Array,
     kernel_size: Pair,
@@ -110,7 +110,7 @@ def avg_pool2d(
     return y
 
 
-@operator("dy")
+@operator("dy", halves=True)
 def avg_pool2d_backward(
     dy: Array,
     input_shape: tuple[int, ...],
@@ -134,7 +134,7 @@ def avg_pool2d_backward(
     return dx
 
 
-@operator("x")
+@operator("x", halves=True)
 def adaptive_avg_pool2d(x: Array, output_size: Any) -> Array:
     """Means over a P x Q grid of windows that cover x evenly. x [N, C, H, W] -> y [N, C, P, Q].
 
@@ -156,7 +156,7 @@ def adaptive_avg_pool2d(x: Array, output_size: Any) -> Array:
     return y
 
 
-@operator("dy")
+@operator("dy", halves=True)
 def adaptive_avg_pool2d_backward(dy: Array, input_shape: tuple[int, ...]) -> Array:
     """Gradient of adaptive_avg_pool2d: dy [N, C, P, Q] -> dx [N, C, H, W] = input_shape.
 

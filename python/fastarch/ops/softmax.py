@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastarch.arrays import is_half
 from fastarch.ops._boundary import (
     Array,
     empty,
@@ -13,13 +14,15 @@ from fastarch.ops._boundary import (
     expect_shape,
     integer,
     namespace,
+    narrow,
     operator,
     run,
+    widen,
     zeros,
 )
 
 
-@operator("x")
+@operator("x", halves=True)
 def softmax(x: Array, axis: int = -1) -> Array:
     """exp(x) / sum(exp(x)) along `axis`, for x of any shape with at least one axis; stable for large x.
 
@@ -36,7 +39,7 @@ def softmax(x: Array, axis: int = -1) -> Array:
     return y
 
 
-@operator("dy", "y")
+@operator("dy", "y", halves=True)
 def softmax_backward(dy: Array, y: Array, axis: int = -1) -> Array:
     """Gradient of softmax from its output y: y * (dy - sum(dy * y)) along `axis`. dy and y have one shape."""
     op = "softmax_backward"
@@ -53,7 +56,7 @@ def softmax_backward(dy: Array, y: Array, axis: int = -1) -> Array:
     return dx
 
 
-@operator("x")
+@operator("x", halves=True)
 def log_softmax(x: Array, axis: int = -1) -> Array:
     """x - log(sum(exp(x))) along `axis`, for x of any shape with at least one axis; stable for large x.
 
@@ -64,24 +67,31 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     y = empty("log_softmax", x.shape, x)
     if y.size == 0:
         return y
+    if is_half(x.dtype):
+        narrow(log_softmax(widen(x), axis), y)
+        return y
     with np.errstate(invalid="ignore"):  # a row of -inf alone is NaN, quietly, as in PyTorch
         xp.subtract(x, x.max(axis=axis, keepdims=True), out=y)
         y -= xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
     return y
 
 
-@operator("dy", "y")
+@operator("dy", "y", halves=True)
 def log_softmax_backward(dy: Array, y: Array, axis: int = -1) -> Array:
     """Gradient of log_softmax from its output y: dy - exp(y) * sum(dy) along `axis`; shapes are equal."""
     axis = _axis("log_softmax_backward", y, axis)
     expect_shape("log_softmax_backward", "dy", dy, y.shape)
     xp = namespace(y)
-    dx = xp.exp(y, out=empty("log_softmax_backward", y.shape, y))
+    dx = empty("log_softmax_backward", y.shape, y)
+    if is_half(y.dtype):
+        narrow(log_softmax_backward(widen(dy), widen(y), axis), dx)
+        return dx
+    xp.exp(y, out=dx)
     dx *= dy.sum(axis=axis, keepdims=True)
     return xp.subtract(dy, dx, out=dx)
 
 
-@operator("logits", index="target")
+@operator("logits", index="target", halves=True)
 def cross_entropy(logits: Array, target: Array, ignore_index: int = -100) -> tuple[Array, Array]:
     """Negative log-likelihood of each row's target class under softmax, and the softmax itself.
 
@@ -99,7 +109,7 @@ def cross_entropy(logits: Array, target: Array, ignore_index: int = -100) -> tup
     return loss, probs
 
 
-@operator("dloss", "probs", index="target")
+@operator("dloss", "probs", index="target", halves=True)
 def cross_entropy_backward(dloss: Array, probs: Array, target: Array, ignore_index: int = -100) -> Array:
     """Gradient of cross_entropy by its logits: (probs - onehot(target)) * dloss, 0 where ignored.
 
