@@ -25,26 +25,55 @@ ptxas info    : Used 255 registers, used 0 barriers
 """
 
 
+SASS = """\
+	.section	.nv.info._Z5cleanPf,"",@"SHT_CUDA_INFO"
+	.sectionflags	@""
+	//----- nvinfo : EIATTR_MAX_THREADS
+	.align		4
+        /*0098*/ 	.byte	0x04, 0x05
+.L_318:
+        /*009c*/ 	.word	0x00000040
+        /*00a0*/ 	.word	0x00000002
+        /*00a4*/ 	.word	0x00000001
+	//----- nvinfo : EIATTR_CRS_STACK_SIZE
+        /*00a8*/ 	.word	0x00000007
+	.section	.text._Z5cleanPf,"ax",@progbits
+        /*10c0*/                   LDG.E.64 R10, desc[UR6][R10.64] ;
+        /*10d0*/              @!P0 LDG.E.128 R18, desc[UR6][R18.64] ;
+        /*10e0*/                   LDS.128 R4, [R8] ;
+        /*10f0*/                   LDSM.16.M88.4 R4, [R8] ;
+        /*1100*/              @!UP0 LDS R4, [R8] ;
+        /*1110*/                   HMMA.16816.F32.BF16 R4, R8, R12, R4 ;
+        /*1120*/                   FFMA R4, R8, R12, R4 ;
+"""
+
+
 @pytest.fixture(scope="module")
 def report():
+    sys.path.insert(0, str(TOOL.parent))  # as when it runs
     spec = importlib.util.spec_from_file_location("kernel_report", TOOL)
     module = importlib.util.module_from_spec(spec)
     sys.modules["kernel_report"] = module
     spec.loader.exec_module(module)
     yield module
     del sys.modules["kernel_report"]
+    sys.path.remove(str(TOOL.parent))
 
 
 @pytest.fixture
 def nvcc(tmp_path):
     """Writes a stand-in for nvcc that prints `log` and exits with `code`; returns the arguments for it."""
 
-    def write(log, code=0):
+    def write(log, code=0, sass=None):
         (tmp_path / "log").write_text(log)
-        script = tmp_path / "nvcc"
-        script.write_text(f"#!/bin/sh\ncat '{tmp_path}/log' >&2\nexit {code}\n")
-        script.chmod(0o755)
-        return ["--nvcc", str(script), "--arch", "90", str(tmp_path / "kernel.cu")]
+        (tmp_path / "sass").write_text(sass or "")
+        for name, line in (("nvcc", f"cat '{tmp_path}/log' >&2"), ("nvdisasm", f"cat '{tmp_path}/sass'")):
+            script = tmp_path / name
+            script.write_text(f"#!/bin/sh\n{line}\nexit {code}\n")
+            script.chmod(0o755)
+        disassembler = str(tmp_path / "nvdisasm") if sass else "no-such-disassembler"
+        tools = ["--nvcc", str(tmp_path / "nvcc"), "--nvdisasm", disassembler]
+        return [*tools, "--arch", "90", str(tmp_path / "kernel.cu")]
 
     return write
 
@@ -62,6 +91,53 @@ def test_clean_kernels_pass(report, nvcc, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["spilling"] == 0
     assert [kernel["registers"] for kernel in found["kernels"]] == [31]
+
+
+def test_machine_code_is_looked_into(report, nvcc, capsys):
+    assert report.main([*nvcc(LOG, sass=SASS), "--json"]) == 0
+    (kernel,) = json.loads(capsys.readouterr().out)["kernels"]
+    assert kernel["threads"] == 128
+    assert kernel["global_loads"] == [1, 2]
+    assert kernel["shared_loads"] == [2, 3]
+    assert kernel["tensor"] == 1
+    assert kernel["occupancy"] == 1.0  # 31 registers: 16 blocks of 4 warps
+    assert report.main(nvcc(LOG, sass=SASS)) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[-6:] == ["128", "100", "%", "1/2", "2/3", "1"]
+
+
+def test_without_a_disassembler_the_report_says_so(report, nvcc, capsys):
+    assert report.main(nvcc(LOG)) == 0
+    printed = capsys.readouterr()
+    assert "no-such-disassembler" in printed.err
+    assert "occupancy" not in printed.out
+
+
+def test_a_tensor_core_kernel_without_tensor_cores_fails(report, nvcc, capsys):
+    renamed = [text.replace("_Z5cleanPf", "_Z10mma_kernelPf") for text in (LOG, SASS)]
+    assert report.main(nvcc(renamed[0], sass=renamed[1])) == 0
+    assert report.main(nvcc(renamed[0], sass=renamed[1].replace("HMMA", "FMUL"))) == 1
+    assert "mma_kernel has no tensor-core instruction" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arch", "threads", "registers", "shared", "share"),
+    [
+        ("90", 256, 32, 0, 1.0),
+        ("90", 256, 33, 0, 0.75),  # 40 registers are given: 6 blocks
+        ("90", 256, 255, 0, 0.125),
+        ("90", 128, 32, 100_000, 0.125),  # two blocks fit
+        ("75", 256, 32, 0, 1.0),
+        ("75", 64, 16, 0, 1.0),  # 16 blocks of 2 warps
+        ("86", 1024, 32, 0, 32 / 48),
+        ("120", 32, 16, 0, 0.5),  # 24 blocks
+    ],
+)
+def test_occupancy(report, arch, threads, registers, shared, share):
+    assert report.disassembly.occupancy(arch, threads, registers, shared) == share
+
+
+def test_occupancy_of_an_unknown_architecture(report):
+    assert report.disassembly.occupancy("999", 256, 32, 0) is None
 
 
 def test_a_spill_fails_and_names_the_kernel(report, nvcc, capsys):
