@@ -135,8 +135,8 @@ def ours(place: Place, run: Callable[[], Any]) -> list[Contender]:
     return [Contender(f"fastarch {name}", on(name)) for name in place.backends]
 
 
-def theirs(place: Place, run: Callable[[], Any]) -> list[Contender]:
-    """`run` by PyTorch, without recording gradients."""
+def theirs(place: Place, run: Callable[[], Any], layout: str = "") -> list[Contender]:
+    """`run` by PyTorch, without recording gradients; layout: what to add to the name."""
     if torch is None:
         return []
 
@@ -152,8 +152,8 @@ def theirs(place: Place, run: Callable[[], Any]) -> list[Contender]:
     if place.device == "host":
         return [Contender("torch", with_precision(False), peer=True)]
     return [
-        Contender("torch cuDNN", with_precision(False), peer=True),
-        Contender("torch cuDNN TF32", with_precision(True)),
+        Contender(f"torch cuDNN{layout}", with_precision(False), peer=True),
+        Contender(f"torch cuDNN TF32{layout}", with_precision(True)),
     ]
 
 
@@ -172,24 +172,29 @@ def convolution_contenders(
     ax, aw, ady = (place.native(a) for a in (x, weight, dy))
     index = PASSES.index(direction) - 1  # of the gradient among (dx, dw)
 
-    if direction == "forward":
-        contenders = ours(place, lambda: fa.ops.conv2d(ax, aw, **p.call))
-        reference = _float64(lambda: fa.ops.conv2d(x.astype(float), weight.astype(float), **p.call))
-    else:
-        need = (index == 0, index == 1)
-        rest = {"bias": False, "need": need, **p.call}
-        contenders = ours(place, lambda: fa.ops.conv2d_backward(ady, ax, aw, **rest)[index])
-        wide = [a.astype(float) for a in (dy, x, weight)]
-        reference = _float64(lambda: fa.ops.conv2d_backward(*wide, **rest)[index])
-    if torch is not None:
-        tx, tw, tdy = (place.tensor(a) for a in (x, weight, dy))
+    need = (index == 0, index == 1)
+
+    def our_pass(x: Any, weight: Any, dy: Any) -> Any:
         if direction == "forward":
-            contenders += theirs(place, lambda: torch.nn.functional.conv2d(tx, tw, **p.call))
-        else:
-            backward = torch.ops.aten.convolution_backward
-            both = ([p.stride] * 2, [p.padding] * 2, [1, 1], False, [0, 0], p.groups, [*need, False])
-            contenders += theirs(place, lambda: backward(tdy, tx, tw, None, *both)[index])
-    return contenders, reference
+            return fa.ops.conv2d(x, weight, **p.call)
+        return fa.ops.conv2d_backward(dy, x, weight, bias=False, need=need, **p.call)[index]
+
+    def their_pass(x: Any, weight: Any, dy: Any) -> Any:
+        if direction == "forward":
+            return torch.nn.functional.conv2d(x, weight, **p.call)
+        both = ([p.stride] * 2, [p.padding] * 2, [1, 1], False, [0, 0], p.groups, [*need, False])
+        return torch.ops.aten.convolution_backward(dy, x, weight, None, *both)[index]
+
+    contenders = ours(place, lambda: our_pass(ax, aw, ady))
+    if torch is not None:
+        theirs_here = [place.tensor(a) for a in (x, weight, dy)]
+        contenders += theirs(place, lambda: their_pass(*theirs_here))
+        if place.device == "cuda":
+            last = [a.to(memory_format=torch.channels_last) for a in theirs_here]
+            contenders += theirs(place, lambda: their_pass(*last), " NHWC")
+            # In double precision the processor would take longer than all measurements.
+            return contenders, their_pass(*(a.double() for a in theirs_here)).cpu().numpy()
+    return contenders, _float64(lambda: our_pass(*(a.astype(float) for a in (x, weight, dy))))
 
 
 def pooling_contenders(problem: Pooling, direction: str, place: Place) -> tuple[list[Contender], np.ndarray]:

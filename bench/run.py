@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import import_time
+import layers
 import lenet
 import overhead
 import peers
@@ -22,6 +23,7 @@ from timing import HEADER, Contender, DeviceClock, Result, WallClock, compare, e
 from fastarch import backends
 
 SUITES = ("conv2d", "pool2d", "lenet", "overhead", "import")
+TABLES = ("layers",)  # minutes long: only when named
 
 
 def report(results: list[Result], kept: list[dict[str, Any]]) -> None:
@@ -30,21 +32,29 @@ def report(results: list[Result], kept: list[dict[str, Any]]) -> None:
         kept.append(result.to_dict())
 
 
-def kernels(suite: str, place: peers.Place, seconds: float, quick: bool) -> list[dict[str, Any]]:
-    """The convolution or the pooling suite."""
-    kept: list[dict[str, Any]] = []
+def problems_of(suite: str, place: peers.Place, quick: bool) -> list[Any]:
+    """What a suite of kernels measures; at a batch that fills the device."""
     on_device = place.device == "cuda"
-    clock = DeviceClock() if on_device else WallClock()
-    problems: list[Any] = peers.CONVOLUTIONS if suite == "conv2d" else peers.POOLINGS
-    passes = peers.PASSES if suite == "conv2d" else ("forward", "backward")
-    make: Any = peers.convolution_contenders if suite == "conv2d" else peers.pooling_contenders
-    for problem in problems[:3] if quick else problems:
-        if on_device:
-            problem = peers.at_batch(problem, max(64, problem.n))
+    if suite == "layers":
+        networks = layers.NETWORKS[:2] if quick else layers.NETWORKS
+        return [p for network in networks for p, _ in layers.layers(network, 64 if on_device else 4)]
+    problems: list[Any] = list(peers.CONVOLUTIONS if suite == "conv2d" else peers.POOLINGS)
+    if on_device:
+        problems = [peers.at_batch(problem, max(64, problem.n)) for problem in problems]
+    return problems[:3] if quick else problems
+
+
+def kernels(suite: str, place: peers.Place, seconds: float, quick: bool) -> list[dict[str, Any]]:
+    """The convolution or the pooling suite, or the layers of the networks."""
+    kept: list[dict[str, Any]] = []
+    clock = DeviceClock() if place.device == "cuda" else WallClock()
+    passes = ("forward", "backward") if suite == "pool2d" else peers.PASSES
+    make: Any = peers.pooling_contenders if suite == "pool2d" else peers.convolution_contenders
+    for problem in problems_of(suite, place, quick):
         for direction in passes:
             contenders, reference = make(problem, direction, place)
             name = f"{problem.name} {direction}"
-            flops = problem.flops if suite == "conv2d" else None
+            flops = None if suite == "pool2d" else problem.flops
             report(compare(suite, name, contenders, reference, clock, seconds, flops), kept)
     return kept
 
@@ -77,7 +87,7 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--quick", action="store_true", help="few problems, short measurements")
-    parser.add_argument("--only", nargs="+", choices=SUITES, default=SUITES, help="which suites")
+    parser.add_argument("--only", nargs="+", choices=SUITES + TABLES, default=SUITES, help="which suites")
     parser.add_argument("--device", choices=("host", "cuda"), help="default: cuda where it is usable")
     options = parser.parse_args()
 
@@ -88,9 +98,10 @@ def main() -> int:
     seconds = 0.1 if options.quick else 1.0
     out: dict[str, Any] = {"environment": environment(), "place": place.device, "results": []}
     print(HEADER, flush=True)
-    for suite in ("conv2d", "pool2d"):
+    for suite in ("conv2d", "pool2d", "layers"):
         if suite in options.only:
-            out["results"] += kernels(suite, place, seconds, options.quick)
+            # Many layers: shorter rounds.
+            out["results"] += kernels(suite, place, 0.1 if suite == "layers" else seconds, options.quick)
     if "lenet" in options.only:
         out["results"] += training(place, 2 * seconds)
     if "overhead" in options.only:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can tell, in stages that can be called alone:
-#   tools/gpu_check.sh [build] [test] [sanitize] [bench]        (no argument: all four)
+#   tools/gpu_check.sh [build] [test] [sanitize] [bench] [layers]        (no argument: all)
 # Needs CUDA 13, Python with the build tools, CuPy and PyTorch; no network. Results go to $OUT (default: build/gpu_check)
 # as JSON with device, driver and commit. Each stage stops itself well before ten minutes.
 set -uo pipefail
@@ -76,15 +76,20 @@ bench() {
   stage bench 540 "" "$PYTHON" bench/run.py --json "$OUT/bench-results.json"
 }
 
+layers() { # every convolution of the networks, against cuDNN in both layouts
+  stage layers 570 "" "$PYTHON" bench/run.py --only layers --json "$OUT/layers-results.json"
+}
+
 for name in "${@:-all}"; do
   case $name in
     build) build ;;
     test) run_tests ;;
     sanitize) sanitize ;;
     bench) bench ;;
-    all) build && { run_tests; sanitize; bench; } ;;
+    layers) layers ;;
+    all) build && { run_tests; sanitize; bench; layers; } ;;
     *)
-      echo "gpu_check: unknown stage '$name' (build, test, sanitize, bench)" >&2
+      echo "gpu_check: unknown stage '$name' (build, test, sanitize, bench, layers)" >&2
       exit 2
       ;;
   esac

@@ -1,0 +1,55 @@
+"""The layer tables of the benchmarks against the networks' published parameter counts, and their floors."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).resolve().parent.parent / "bench"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """The modules of bench/, importable as when its scripts run."""
+    sys.path.insert(0, str(BENCH))
+    import layers
+    import roofline
+
+    yield layers, roofline
+    sys.path.remove(str(BENCH))
+
+
+# Weights of all convolutions: the network's parameters less its linear layers, biases and batch norms.
+WEIGHTS = {
+    "lenet5": 2_550,
+    "alexnet": 61_100_840 - 58_631_144 - 1_152,
+    "vgg16": 138_357_544 - 123_642_856 - 4_224,
+    "googlenet": 6_998_552 - 1_025_000 - 7_280,
+    "resnet50": 25_557_032 - 2_049_000 - 53_120,
+    "mobilenet": 9 * 4_960,
+}
+
+
+@pytest.mark.parametrize("network", WEIGHTS)
+def test_weights_add_up(bench, network):
+    layers, _ = bench
+    assert set(layers.NETWORKS) == set(WEIGHTS)
+    shapes = layers.layers(network, 1)
+    assert sum(m * p.k * (p.c // p.groups) * p.r**2 for p, m in shapes) == WEIGHTS[network]
+
+
+def test_names_are_distinct(bench):
+    layers, _ = bench
+    names = [p.name for network in layers.NETWORKS for p, _ in layers.layers(network, 8)]
+    assert len(set(names)) == len(names)
+
+
+def test_floor_by_hand(bench):
+    layers, roofline = bench
+    p = next(p for p, _ in layers.layers("vgg16", 2) if (p.c, p.k) == (64, 128))
+    device = roofline.Device("toy", {"fp32": 1e12}, 1e9)
+    assert p.flops == 2 * 2 * 112 * 112 * 128 * 64 * 9
+    assert roofline.least_bytes(p, 4) == 4 * (2 * 64 * 112**2 + 128 * 64 * 9 + 2 * 128 * 112**2)
+    assert roofline.floor(p, device, "fp32") == (roofline.least_bytes(p, 4) / 1e9, "memory")
+    fast = roofline.Device("toy", {"fp32": 1e9}, 1e12)
+    assert roofline.floor(p, fast, "fp32") == (p.flops / 1e9, "arithmetic")
