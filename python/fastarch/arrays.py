@@ -63,10 +63,10 @@ def adopt(x: Array, operator: str = "adopt", name: str = "x") -> tuple[Array, Re
     if isinstance(x, np.ndarray):
         if isinstance(x, np.ma.MaskedArray):
             raise TypeError(f"[{operator}] {name} is a masked array, expected a plain one: fill it first")
-        return (x if type(x) is np.ndarray else x.view(np.ndarray)), _as_is
+        return (x if type(x) is np.ndarray else x.view(np.ndarray)), as_is
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(x, cupy.ndarray):
-        return x, _as_is
+        return x, as_is
     if any(base.__module__ == "fastarch.tensors" for base in type(x).__mro__):
         raise TypeError(
             f"[{operator}] {name} is a fastarch Tensor, expected an array: pass {name}.data, "
@@ -83,7 +83,8 @@ def adopt(x: Array, operator: str = "adopt", name: str = "x") -> tuple[Array, Re
     )
 
 
-def _as_is(x: Array) -> Array:
+def as_is(x: Array) -> Array:
+    """`x`: how a native array is handed back."""
     return x
 
 
@@ -165,7 +166,7 @@ def _adopt_dlpack(x: Array, operator: str, name: str) -> tuple[Array, Restore]:
         raise TypeError(
             f"[{operator}] {name} ({_type_name(x)}) cannot be viewed through DLPack: {error}"
         ) from error
-    return native, _importer(x) or _as_is
+    return native, _importer(x) or as_is
 
 
 def _importer(x: Array) -> Restore | None:

@@ -19,6 +19,7 @@ from fastarch.ops.pool2d import (
     max_pool2d,
     max_pool2d_backward,
 )
+from fastarch.ops.rbm import rbm_cd, rbm_free_energy, rbm_hidden, rbm_phases, rbm_update, rbm_visible
 from fastarch.ops.recurrent import gru, gru_backward, lstm, lstm_backward, rnn, rnn_backward
 from fastarch.ops.recurrent_cell import (
     gru_cell,
@@ -101,6 +102,12 @@ __all__ = [
     "lstm_cell_backward",
     "max_pool2d",
     "max_pool2d_backward",
+    "rbm_cd",
+    "rbm_free_energy",
+    "rbm_hidden",
+    "rbm_phases",
+    "rbm_update",
+    "rbm_visible",
     "relu",
     "relu_backward",
     "rnn",
