@@ -1,4 +1,5 @@
-// Two-dimensional convolution and its gradients: three matrix products on the multiply of gemm/simt.h.
+// Two-dimensional convolution and its gradients: three matrix products on the multiply of gemm/simt.h and
+// gemm/mma.h.
 //
 // Each group is one product of a batch. Pixels run along the columns, because an [N, C, H, W] tensor stores
 // the pixels of a channel side by side.
@@ -15,8 +16,8 @@
 #include <vector>
 
 #include "gemm/matrix.h"
+#include "gemm/mma.h"
 #include "gemm/patches.h"
-#include "gemm/simt.h"
 #include "ops/conv2d.h"
 
 namespace fastarch::cuda {
@@ -170,18 +171,20 @@ Patches<T> input_patches(const T* x, const Conv2dShape& s) {
 
 template <class T>
 void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv2dShape& s, Activation kind,
-                    Stream stream) {
+                    Precision precision, Stream stream) {
   check_limits(s, "conv2d_forward");
   const PixelColumns<T> patches{input_patches(x, s)};
   const int64_t filters = s.k / s.groups, taps = patches.source.taps;
   const ImageResult<T> result{y, s.k * s.p * s.q, s.p * s.q, Grid(s.p, s.q), s.q, 1, bias, kind};
   const Forward<T> problem{{weight, filters, taps, taps}, patches, result, filters, taps,
                            s.c / s.groups * s.h * s.w};
-  multiply("conv2d_forward", problem, {s.groups, filters, patches.source.columns, taps}, false, stream);
+  multiply("conv2d_forward", problem, {s.groups, filters, patches.source.columns, taps}, false, stream,
+           precision);
 }
 
 template <class T>
-void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& s, Stream stream) {
+void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& s, Precision precision,
+                           Stream stream) {
   check_limits(s, "conv2d_backward_input");
   const Axis rows = input_gradient_axis(s.h, s.r, s.stride_h, s.padding_h, s.dilation_h);
   const Axis columns = input_gradient_axis(s.w, s.s, s.stride_w, s.padding_w, s.dilation_w);
@@ -219,7 +222,7 @@ void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShap
   Shape shape{0, channels, 0, 0};
   const auto launch_phases = [&] {
     shape.batches = s.groups * problem.phase_count;
-    multiply("conv2d_backward_input", problem, shape, false, stream);
+    multiply("conv2d_backward_input", problem, shape, false, stream, precision);
     problem.phase_count = 0;
     shape.n = shape.k = 0;
   };
@@ -243,7 +246,8 @@ void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShap
 }
 
 template <class T>
-void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& s, Stream stream) {
+void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& s, Precision precision,
+                            Stream stream) {
   check_limits(s, "conv2d_backward_weight");
   const TapColumns<T> patches{input_patches(x, s)};
   const int64_t filters = s.k / s.groups, taps = patches.source.taps, pixels = patches.source.columns;
@@ -254,13 +258,15 @@ void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dS
                                   pixels,
                                   taps,
                                   s.c / s.groups * s.h * s.w};
-  multiply("conv2d_backward_weight", problem, {s.groups, filters, taps, pixels}, db != nullptr, stream);
+  multiply("conv2d_backward_weight", problem, {s.groups, filters, taps, pixels}, db != nullptr, stream,
+           precision);
 }
 
-#define INSTANTIATE(T)                                                                                    \
-  template void conv2d_forward(const T*, const T*, const T*, T*, const Conv2dShape&, Activation, Stream); \
-  template void conv2d_backward_input(const T*, const T*, T*, const Conv2dShape&, Stream);                \
-  template void conv2d_backward_weight(const T*, const T*, T*, T*, const Conv2dShape&, Stream);
+#define INSTANTIATE(T)                                                                                      \
+  template void conv2d_forward(const T*, const T*, const T*, T*, const Conv2dShape&, Activation, Precision, \
+                               Stream);                                                                     \
+  template void conv2d_backward_input(const T*, const T*, T*, const Conv2dShape&, Precision, Stream);       \
+  template void conv2d_backward_weight(const T*, const T*, T*, T*, const Conv2dShape&, Precision, Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)
 #undef INSTANTIATE

@@ -51,7 +51,7 @@ Conv2dShape shape_of(Operands& operands, const ArrayView& x, const char* x_name,
 }
 
 void conv2d_forward(py::handle x, py::handle weight, py::handle bias, py::handle y, Pair stride, Pair padding,
-                    Pair dilation, int64_t groups, int kind, uintptr_t stream) {
+                    Pair dilation, int64_t groups, int kind, int precision, uintptr_t stream) {
   Operands operands("conv2d", kMemory);
   const ArrayView vx = operands.in(x, "x"), vw = operands.in(weight, "weight"), vy = operands.out(y, "y");
   const Conv2dShape shape =
@@ -61,12 +61,12 @@ void conv2d_forward(py::handle x, py::handle weight, py::handle bias, py::handle
   py::gil_scoped_release unlocked;
   dispatch_float(operands.dtype(), "conv2d", [&]<class T>() {
     device::conv2d_forward(data<T>(vx), data<T>(vw), data<T>(vb), mutable_data<T>(vy), shape, activation,
-                           as_stream(stream));
+                           precision_of(operands.op(), precision), as_stream(stream));
   });
 }
 
 void conv2d_backward_input(py::handle dy, py::handle weight, py::handle dx, Pair stride, Pair padding,
-                           Pair dilation, int64_t groups, uintptr_t stream) {
+                           Pair dilation, int64_t groups, int precision, uintptr_t stream) {
   Operands operands("conv2d_backward", kMemory);
   const ArrayView vdy = operands.in(dy, "dy"), vw = operands.in(weight, "weight"),
                   vdx = operands.out(dx, "dx");
@@ -74,12 +74,13 @@ void conv2d_backward_input(py::handle dy, py::handle weight, py::handle dx, Pair
       shape_of(operands, vdx, "dx", vw, "weight", vdy, "dy", {stride, padding, dilation, groups});
   py::gil_scoped_release unlocked;
   dispatch_float(operands.dtype(), "conv2d_backward", [&]<class T>() {
-    device::conv2d_backward_input(data<T>(vdy), data<T>(vw), mutable_data<T>(vdx), shape, as_stream(stream));
+    device::conv2d_backward_input(data<T>(vdy), data<T>(vw), mutable_data<T>(vdx), shape,
+                                  precision_of(operands.op(), precision), as_stream(stream));
   });
 }
 
 void conv2d_backward_weight(py::handle dy, py::handle x, py::handle dw, py::handle db, Pair stride,
-                            Pair padding, Pair dilation, int64_t groups, uintptr_t stream) {
+                            Pair padding, Pair dilation, int64_t groups, int precision, uintptr_t stream) {
   Operands operands("conv2d_backward", kMemory);
   const ArrayView vdy = operands.in(dy, "dy"), vx = operands.in(x, "x"), vdw = operands.out(dw, "dw");
   const Conv2dShape shape =
@@ -88,7 +89,7 @@ void conv2d_backward_weight(py::handle dy, py::handle x, py::handle dw, py::hand
   py::gil_scoped_release unlocked;
   dispatch_float(operands.dtype(), "conv2d_backward", [&]<class T>() {
     device::conv2d_backward_weight(data<T>(vdy), data<T>(vx), mutable_data<T>(vdw), mutable_data<T>(vdb),
-                                   shape, as_stream(stream));
+                                   shape, precision_of(operands.op(), precision), as_stream(stream));
   });
 }
 
@@ -97,10 +98,11 @@ void conv2d_backward_weight(py::handle dy, py::handle x, py::handle dw, py::hand
 void bind_conv2d(py::module_& m) {
   m.def("conv2d_forward", &conv2d_forward, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("y"),
         py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("kind"),
-        py::arg("stream") = 0);
+        py::arg("precision") = 0, py::arg("stream") = 0);
   m.def("conv2d_backward_input", &conv2d_backward_input, py::arg("dy"), py::arg("weight"), py::arg("dx"),
-        py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("stream") = 0);
+        py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
+        py::arg("precision") = 0, py::arg("stream") = 0);
   m.def("conv2d_backward_weight", &conv2d_backward_weight, py::arg("dy"), py::arg("x"), py::arg("dw"),
         py::arg("db"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
-        py::arg("stream") = 0);
+        py::arg("precision") = 0, py::arg("stream") = 0);
 }

@@ -6,7 +6,7 @@ using namespace fastarch;
 
 namespace {
 
-void linear_forward(py::handle x, py::handle weight, py::handle bias, py::handle y, int kind,
+void linear_forward(py::handle x, py::handle weight, py::handle bias, py::handle y, int kind, int precision,
                     uintptr_t stream) {
   Operands operands("linear", kMemory);
   const ArrayView vx = operands.in(x, "x"), vw = operands.in(weight, "weight");
@@ -19,11 +19,11 @@ void linear_forward(py::handle x, py::handle weight, py::handle bias, py::handle
   py::gil_scoped_release unlocked;
   dispatch_float(operands.dtype(), "linear", [&]<class T>() {
     device::linear_forward(data<T>(vx), data<T>(vw), data<T>(vb), mutable_data<T>(vy), m, in, out, activation,
-                           as_stream(stream));
+                           precision_of(operands.op(), precision), as_stream(stream));
   });
 }
 
-void linear_backward_input(py::handle dy, py::handle weight, py::handle dx, uintptr_t stream) {
+void linear_backward_input(py::handle dy, py::handle weight, py::handle dx, int precision, uintptr_t stream) {
   Operands operands("linear_backward", kMemory);
   const ArrayView vdy = operands.in(dy, "dy"), vw = operands.in(weight, "weight");
   operands.expect_dims(vdy, "dy", 2);
@@ -35,11 +35,12 @@ void linear_backward_input(py::handle dy, py::handle weight, py::handle dx, uint
   py::gil_scoped_release unlocked;
   dispatch_float(operands.dtype(), "linear_backward", [&]<class T>() {
     device::linear_backward_input(data<T>(vdy), data<T>(vw), mutable_data<T>(vdx), m, in, out,
-                                  as_stream(stream));
+                                  precision_of(operands.op(), precision), as_stream(stream));
   });
 }
 
-void linear_backward_weight(py::handle dy, py::handle x, py::handle dw, py::handle db, uintptr_t stream) {
+void linear_backward_weight(py::handle dy, py::handle x, py::handle dw, py::handle db, int precision,
+                            uintptr_t stream) {
   Operands operands("linear_backward", kMemory);
   const ArrayView vdy = operands.in(dy, "dy"), vx = operands.in(x, "x");
   operands.expect_dims(vdy, "dy", 2);
@@ -50,7 +51,7 @@ void linear_backward_weight(py::handle dy, py::handle x, py::handle dw, py::hand
   py::gil_scoped_release unlocked;
   dispatch_float(operands.dtype(), "linear_backward", [&]<class T>() {
     device::linear_backward_weight(data<T>(vdy), data<T>(vx), mutable_data<T>(vdw), mutable_data<T>(vdb), m,
-                                   in, out, as_stream(stream));
+                                   in, out, precision_of(operands.op(), precision), as_stream(stream));
   });
 }
 
@@ -58,9 +59,9 @@ void linear_backward_weight(py::handle dy, py::handle x, py::handle dw, py::hand
 
 void bind_linear(py::module_& m) {
   m.def("linear_forward", &linear_forward, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("y"),
-        py::arg("kind"), py::arg("stream") = 0);
+        py::arg("kind"), py::arg("precision") = 0, py::arg("stream") = 0);
   m.def("linear_backward_input", &linear_backward_input, py::arg("dy"), py::arg("weight"), py::arg("dx"),
-        py::arg("stream") = 0);
+        py::arg("precision") = 0, py::arg("stream") = 0);
   m.def("linear_backward_weight", &linear_backward_weight, py::arg("dy"), py::arg("x"), py::arg("dw"),
-        py::arg("db"), py::arg("stream") = 0);
+        py::arg("db"), py::arg("precision") = 0, py::arg("stream") = 0);
 }

@@ -16,6 +16,12 @@ inline Activation activation_of(const char* op, int kind) {
   return static_cast<Activation>(kind);
 }
 
+inline Precision precision_of(const char* op, int precision) {
+  check(precision >= 0 && precision <= 2, op, "precision ", precision,
+        ", expected 0 (float32), 1 (tf32) or 2 (3xtf32)");
+  return static_cast<Precision>(precision);
+}
+
 // Kernels that take float16 and bfloat16 are CUDA's. On the CPU fastarch.ops widens the operands instead.
 namespace cpu {
 inline constexpr bool kHalves = false;

@@ -17,6 +17,12 @@ struct alignas(2) bfloat16 {  // the upper half of a float: 8 bits of exponent, 
 
 enum class Activation { none = 0, relu = 1, tanh = 2, sigmoid = 3 };
 
+// What products of float32 may be computed with; a device without the means computes in float32.
+//   float32  float32 throughout
+//   tf32     operands rounded to 10 bits of fraction, sums in float32
+//   tf32x3   float32's accuracy out of three tf32 products
+enum class Precision { float32 = 0, tf32 = 1, tf32x3 = 2 };
+
 // A cudaStream_t, opaque here so that contracts need no CUDA header. Ignored by host code.
 using Stream = void*;
 

@@ -142,7 +142,7 @@ struct Correlation {
 
 template <class T>
 void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv2dShape& shape,
-                    Activation kind, Stream) {
+                    Activation kind, Precision, Stream) {
   const Conv2dShape& a = shape;
   if (a.n * a.k * a.p * a.q == 0) return;
   Correlation<T> correlation{x,
@@ -198,7 +198,7 @@ struct GradientAxis {
 }  // namespace
 
 template <class T>
-void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& shape, Stream) {
+void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& shape, Precision, Stream) {
   const Conv2dShape& a = shape;
   if (a.n * a.c * a.h * a.w == 0) return;
   const int64_t channels = a.k / a.groups, rows = a.c / a.groups, taps = a.r * a.s;
@@ -317,7 +317,8 @@ void bias_gradient(const T* dy, T* db, const Conv2dShape& a) {
 }  // namespace
 
 template <class T>
-void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& shape, Stream) {
+void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& shape, Precision,
+                            Stream) {
   const Conv2dShape& a = shape;
   if (db) bias_gradient(dy, db, a);
   const int64_t channels = a.c / a.groups, filters = a.k / a.groups, taps = a.r * a.s, rows = channels * taps;
@@ -360,10 +361,11 @@ void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dS
     });
 }
 
-#define INSTANTIATE(T)                                                                                    \
-  template void conv2d_forward(const T*, const T*, const T*, T*, const Conv2dShape&, Activation, Stream); \
-  template void conv2d_backward_input(const T*, const T*, T*, const Conv2dShape&, Stream);                \
-  template void conv2d_backward_weight(const T*, const T*, T*, T*, const Conv2dShape&, Stream);
+#define INSTANTIATE(T)                                                                                      \
+  template void conv2d_forward(const T*, const T*, const T*, T*, const Conv2dShape&, Activation, Precision, \
+                               Stream);                                                                     \
+  template void conv2d_backward_input(const T*, const T*, T*, const Conv2dShape&, Precision, Stream);       \
+  template void conv2d_backward_weight(const T*, const T*, T*, T*, const Conv2dShape&, Precision, Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)
 

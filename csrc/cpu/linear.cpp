@@ -29,7 +29,7 @@ void column_sums(const T* dy, T* db, int64_t m, int64_t out) {
 // packed.
 template <class T>
 void linear_forward(const T* x, const T* weight, const T* bias, T* y, int64_t m, int64_t in, int64_t out,
-                    Activation kind, Stream) {
+                    Activation kind, Precision, Stream) {
   if (m == 0 || out == 0) return;
   Product<T, TransposedReader<T>, TransposedWriter<T>>{out,     m,        in,   {weight, in, 1},
                                                        {x, in}, {y, out}, bias, kind}
@@ -37,7 +37,8 @@ void linear_forward(const T* x, const T* weight, const T* bias, T* y, int64_t m,
 }
 
 template <class T>
-void linear_backward_input(const T* dy, const T* weight, T* dx, int64_t m, int64_t in, int64_t out, Stream) {
+void linear_backward_input(const T* dy, const T* weight, T* dx, int64_t m, int64_t in, int64_t out, Precision,
+                           Stream) {
   if (m == 0 || in == 0) return;
   Product<T, DenseReader<T>, DenseWriter<T>>{
       m, in, out, {dy, out, 1}, {weight, in, worth_packing<T>(m, out, in)}, {dx, in}}
@@ -46,7 +47,7 @@ void linear_backward_input(const T* dy, const T* weight, T* dx, int64_t m, int64
 
 template <class T>
 void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, int64_t in, int64_t out,
-                            Stream) {
+                            Precision, Stream) {
   if (out == 0) return;
   if (db) column_sums(dy, db, m, out);
   if (in == 0) return;
@@ -55,11 +56,12 @@ void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, in
       .run_parallel();
 }
 
-#define INSTANTIATE(T)                                                                                  \
-  template void linear_forward(const T*, const T*, const T*, T*, int64_t, int64_t, int64_t, Activation, \
-                               Stream);                                                                 \
-  template void linear_backward_input(const T*, const T*, T*, int64_t, int64_t, int64_t, Stream);       \
-  template void linear_backward_weight(const T*, const T*, T*, T*, int64_t, int64_t, int64_t, Stream);
+#define INSTANTIATE(T)                                                                                       \
+  template void linear_forward(const T*, const T*, const T*, T*, int64_t, int64_t, int64_t, Activation,      \
+                               Precision, Stream);                                                           \
+  template void linear_backward_input(const T*, const T*, T*, int64_t, int64_t, int64_t, Precision, Stream); \
+  template void linear_backward_weight(const T*, const T*, T*, T*, int64_t, int64_t, int64_t, Precision,     \
+                                       Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)
 

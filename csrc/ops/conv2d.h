@@ -27,16 +27,18 @@ namespace cuda {
 // y = activation(convolution + bias), overwritten; bias: [K] or null.
 template <class T>
 void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv2dShape& shape,
-                    Activation kind, Stream stream);
+                    Activation kind, Precision precision, Stream stream);
 
 // dx, overwritten, from dy, the gradient before the activation. A pixel that no window covers gets zero.
 template <class T>
-void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& shape, Stream stream);
+void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& shape, Precision precision,
+                           Stream stream);
 
 // dw, overwritten, and db [K], overwritten, or null. Zeros where the batch is empty. The same call gives the
 // same bits.
 template <class T>
-void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& shape, Stream stream);
+void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& shape,
+                            Precision precision, Stream stream);
 
 }  // namespace cuda
 
@@ -45,11 +47,13 @@ namespace cpu {
 
 template <class T>
 void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv2dShape& shape,
-                    Activation kind, Stream stream);
+                    Activation kind, Precision precision, Stream stream);
 template <class T>
-void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& shape, Stream stream);
+void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& shape, Precision precision,
+                           Stream stream);
 template <class T>
-void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& shape, Stream stream);
+void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& shape,
+                            Precision precision, Stream stream);
 
 }  // namespace cpu
 }  // namespace fastarch

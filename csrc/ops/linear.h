@@ -10,19 +10,19 @@ namespace cuda {
 // overwritten.
 template <class T>
 void linear_forward(const T* x, const T* weight, const T* bias, T* y, int64_t m, int64_t in, int64_t out,
-                    Activation kind, Stream stream);
+                    Activation kind, Precision precision, Stream stream);
 
 // dx = dy weight, with dy the gradient before the activation. dy: [m, out]; weight: [out, in]; dx: [m, in],
 // overwritten.
 template <class T>
 void linear_backward_input(const T* dy, const T* weight, T* dx, int64_t m, int64_t in, int64_t out,
-                           Stream stream);
+                           Precision precision, Stream stream);
 
 // dw = dy^T x, db = the sum of dy's rows. dy: [m, out]; x: [m, in]; dw: [out, in], overwritten; db: [out],
 // overwritten, or null. Zeros where m is 0. The same call gives the same bits.
 template <class T>
 void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, int64_t in, int64_t out,
-                            Stream stream);
+                            Precision precision, Stream stream);
 
 }  // namespace cuda
 
@@ -31,13 +31,13 @@ namespace cpu {
 
 template <class T>
 void linear_forward(const T* x, const T* weight, const T* bias, T* y, int64_t m, int64_t in, int64_t out,
-                    Activation kind, Stream stream);
+                    Activation kind, Precision precision, Stream stream);
 template <class T>
 void linear_backward_input(const T* dy, const T* weight, T* dx, int64_t m, int64_t in, int64_t out,
-                           Stream stream);
+                           Precision precision, Stream stream);
 template <class T>
 void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, int64_t in, int64_t out,
-                            Stream stream);
+                            Precision precision, Stream stream);
 
 }  // namespace cpu
 }  // namespace fastarch

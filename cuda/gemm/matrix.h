@@ -6,12 +6,13 @@
 //   line(index)         what depends on the line alone, done once;
 //   step(k, left)       what depends on k alone; once a block where kDecodes says that it is costly;
 //   load(line, step)    both joined: kWidth elements that are neighbours in memory, along k where kAlongK,
-//   else
-//                       across lines, and zeros outside of the matrix.
+//                       else across lines, and zeros outside of the matrix;
+//   copy(line, step, to) the same, straight to shared memory as an asynchronous copy.
 // There can be more than 2^31 lines, and values of k: start(first_k) moves the reader to the first k of a
 // slice, and what follows counts from there with an int. `left` is what the slice still has, <= 0 past its
 // end.
 #pragma once
+#include "core/async_copy.h"
 #include "core/launch.h"
 #include "core/math.h"
 #include "gemm/tile.h"
@@ -30,6 +31,18 @@ __device__ __forceinline__ void load_some(const T* from, int valid, bool aligned
   } else {
 #pragma unroll
     for (int v = 0; v < kVector<T>; ++v) values[v] = v < valid ? from[v] : T(0);
+  }
+}
+
+// The same to shared memory, as asynchronous copies.
+template <class T>
+__device__ __forceinline__ void copy_some(const T* from, int valid, bool aligned, T* to) {
+  constexpr int kBytes = sizeof(T);
+  if (aligned) {
+    copy_async<16>(to, from, valid > 0 ? 16 : 0);
+  } else {
+#pragma unroll
+    for (int v = 0; v < kVector<T>; ++v) copy_async<kBytes>(to + v, from + v, v < valid ? kBytes : 0);
   }
 }
 
@@ -68,6 +81,12 @@ struct Matrix {
       load_some(line.from + step.k, line.valid > 0 ? step.left : 0, aligned, values);
     else
       load_some(line.from + step.k * pitch, step.left > 0 ? line.valid : 0, aligned, values);
+  }
+  __device__ __forceinline__ void copy(const Line& line, const Step& step, T* to) const {
+    if constexpr (AlongK)
+      copy_some(line.from + step.k, line.valid > 0 ? step.left : 0, aligned, to);
+    else
+      copy_some(line.from + step.k * pitch, step.left > 0 ? line.valid : 0, aligned, to);
   }
 };
 

@@ -56,10 +56,16 @@ struct Patches {
     const int h = static_cast<int>(r) * step_h, w = static_cast<int>(s) * step_w;
     return {int64_t{c} * channel_pitch + int64_t{h} * width + w, h, w};
   }
+  __device__ __forceinline__ bool inside(const Point& pixel, const Point& tap) const {
+    return static_cast<unsigned>(pixel.h + tap.h) < static_cast<unsigned>(height) &&
+           static_cast<unsigned>(pixel.w + tap.w) < static_cast<unsigned>(width);
+  }
   __device__ __forceinline__ T at(const Point& pixel, const Point& tap) const {
-    const bool inside = static_cast<unsigned>(pixel.h + tap.h) < static_cast<unsigned>(height) &&
-                        static_cast<unsigned>(pixel.w + tap.w) < static_cast<unsigned>(width);
-    return inside ? x[pixel.offset + tap.offset] : T(0);
+    return inside(pixel, tap) ? x[pixel.offset + tap.offset] : T(0);
+  }
+  __device__ __forceinline__ void copy(const Point& pixel, const Point& tap, T* to) const {
+    const bool valid = inside(pixel, tap);
+    copy_async<sizeof(T)>(to, x + (valid ? pixel.offset + tap.offset : 0), valid ? sizeof(T) : 0);
   }
 };
 
@@ -86,6 +92,9 @@ struct PixelColumns {
   }
   __device__ __forceinline__ void load(const Line& pixel, const Step& tap, T (&value)[1]) const {
     value[0] = source.at(pixel, tap);
+  }
+  __device__ __forceinline__ void copy(const Line& line, const Step& step, T* to) const {
+    source.copy(line, step, to);
   }
 };
 
@@ -114,6 +123,9 @@ struct TapColumns {
   }
   __device__ __forceinline__ void load(const Line& tap, const Step& pixel, T (&value)[1]) const {
     value[0] = source.at(pixel, tap);
+  }
+  __device__ __forceinline__ void copy(const Line& line, const Step& step, T* to) const {
+    source.copy(line, step, to);
   }
 };
 
@@ -158,6 +170,17 @@ struct ChannelRows {
       for (int v = 0; v < kWidth; ++v) values[v] = v < valid ? channel[offset(step.pixel + v)] : T(0);
     }
   }
+  __device__ __forceinline__ void copy(Line channel, const Step& step, T* to) const {
+    const int valid = channel ? step.left : 0;
+    if (aligned) {
+      copy_async<16>(to, valid > 0 ? channel + offset(step.pixel) : dy, valid > 0 ? 16 : 0);
+    } else {
+#pragma unroll
+      for (int v = 0; v < kWidth; ++v)
+        copy_async<sizeof(T)>(to + v, v < valid ? channel + offset(step.pixel + v) : dy,
+                              v < valid ? sizeof(T) : 0);
+    }
+  }
 
  private:
   __device__ __forceinline__ int64_t offset(uint32_t pixel) const {
@@ -195,6 +218,10 @@ struct FilterRows {
   }
   __device__ __forceinline__ void load(Line channel, Step tap, T (&value)[1]) const {
     value[0] = channel >= 0 && tap >= 0 ? w[channel + tap] : T(0);
+  }
+  __device__ __forceinline__ void copy(Line channel, Step tap, T* to) const {
+    const bool valid = channel >= 0 && tap >= 0;
+    copy_async<sizeof(T)>(to, w + (valid ? channel + tap : 0), valid ? sizeof(T) : 0);
   }
 };
 

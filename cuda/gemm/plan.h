@@ -50,26 +50,24 @@ struct Plan {
 
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The estimate counts issue slots, of which a multiprocessor has 128 a cycle: one for each multiply-add, half
-// a one for each value that a thread reads from shared memory, about sixteen for each element brought in from
-// global memory (where it lies, whether it is inside, load, store). Against the wait for global memory only
-// other blocks on the same multiprocessor help, so a step never takes less than kLatency. Splitting k costs
-// another launch, and the partial sums' way to memory and back at some 16 bytes a cycle and multiprocessor.
+// The estimate counts issue slots, of which a multiprocessor has 128 a cycle: those of the arithmetic, which
+// the tile knows, and about sixteen for each element brought in from global memory (where it lies, whether it
+// is inside, load, store). Against the wait for global memory only other blocks on the same multiprocessor
+// help, so a step never takes less than kLatency. Splitting k costs another launch, and the partial sums' way
+// to memory and back at some 16 bytes a cycle and multiprocessor.
 template <class Tile>
 Plan estimate(const Shape& shape, const Plan& tiling, int64_t splits, int multiprocessors) {
   constexpr double kSlots = 128, kLatency = 700, kLaunch = 4000, kBytes = 16;
-  constexpr double kStepSlots =
-      Tile::kDepth *
-      (Tile::kRows * Tile::kColumns + 0.5 * Tile::kThreads * (Tile::kMicroRows + Tile::kMicroColumns) +
-       16.0 * (Tile::kRows + Tile::kColumns));
   constexpr int kSize = sizeof(typename Tile::Value);
+  constexpr double kStepSlots =
+      Tile::kSlots + 16.0 * Tile::kDepth * (Tile::kRows + Tile::kColumns) * (kSize / sizeof(float));
   Plan plan = tiling;
   const int64_t k = std::max<int64_t>(shape.k, 1);
   plan.slice = divide_up(divide_up(k, splits), Tile::kDepth) * Tile::kDepth;
   plan.splits = divide_up(k, plan.slice);
 
   const int64_t waves = divide_up(plan.blocks * plan.splits, multiprocessors);
-  const double step = static_cast<double>(waves) * kStepSlots / kSlots * (kSize / sizeof(float));
+  const double step = static_cast<double>(waves) * kStepSlots / kSlots;
   plan.cycles = static_cast<double>(plan.slice / Tile::kDepth + 2) * std::max(kLatency, step);
   if (plan.splits > 1) {
     const double partials = static_cast<double>(shape.batches * shape.m * shape.n * plan.splits);
@@ -81,13 +79,13 @@ Plan estimate(const Shape& shape, const Plan& tiling, int64_t splits, int multip
 
 // The fastest plan by that estimate, among those whose slices of k just fill one to eight waves of blocks. It
 // follows from the shape and the device alone: the same call, the same sums.
-template <class T>
+template <class TileList>
 Plan plan_multiply(const Shape& shape, int multiprocessors) {
   constexpr int64_t kMostWaves = 8;
   constexpr int64_t kMostDepth = int64_t{1} << 30;  // within a slice, indices of k are 32-bit
   const int64_t least = std::max<int64_t>(1, divide_up(shape.k, kMostDepth));
   Plan best, tiling;
-  Tiles<T>::each([&]<class Tile>() {
+  TileList::each([&]<class Tile>() {
     tiling.tiles_m = divide_up(shape.m, Tile::kRows);
     tiling.tiles_n = std::max<int64_t>(1, divide_up(shape.n, Tile::kColumns));
     tiling.blocks = shape.batches * tiling.tiles_m * tiling.tiles_n;
@@ -106,10 +104,10 @@ Plan plan_multiply(const Shape& shape, int multiprocessors) {
 }
 
 // Calls run<Tile>() for the plan's tile.
-template <class T, class Run>
+template <class TileList, class Run>
 void with_tile(const Plan& plan, Run&& run) {
   int tile = 0;
-  Tiles<T>::each([&]<class Tile>() {
+  TileList::each([&]<class Tile>() {
     if (tile++ == plan.tile) run.template operator()<Tile>();
   });
 }

@@ -37,6 +37,16 @@ struct Tile {
   static_assert(kThreadsDown % kLanesDown == 0 && kThreadsAcross % kLanesAcross == 0);
   static_assert(kThreads % Columns == 0 && kThreads >= Rows);  // the epilogue gives every thread one column
 
+  // Issue slots of a step's arithmetic, for plan.h: one for each multiply-add, half a one for each value that
+  // a thread reads from shared memory.
+  static constexpr double kSlots =
+      Depth * (Rows * Columns + 0.5 * kThreads * (MicroRows + MicroColumns)) * (sizeof(T) / sizeof(float));
+
+  template <class Problem>
+  static constexpr size_t shared_bytes() {  // beyond what the kernel declares
+    return 0;
+  }
+
   __device__ static __forceinline__ int thread_row() {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     return warp / (kThreadsAcross / kLanesAcross) * kLanesDown + lane / kLanesAcross;

@@ -15,6 +15,7 @@ _NAMES = {
     "Function": "autograd",
     "no_grad": "autograd",
     "backend": "backends",
+    "precision": "precisions",
     "manual_seed": "random",
     "info": "information",
     "save": "io",
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from fastarch.backends import backend
     from fastarch.information import info
     from fastarch.io import load, save
+    from fastarch.precisions import precision
     from fastarch.random import manual_seed
     from fastarch.tensors import Tensor, concatenate, stack, tensor, where
 
@@ -48,6 +50,7 @@ __all__ = [
     "no_grad",
     "ops",
     "optim",
+    "precision",
     "random",
     "save",
     "stack",

@@ -137,14 +137,15 @@ def _place(x: Array) -> str:
     return f"CUDA device {x.device.id}" if arrays.on_device(x) else "host"
 
 
-def run(kernel: str, generic: Callable, inputs: tuple, *rest: Any) -> None:
+def run(kernel: str, generic: Callable, inputs: tuple, *rest: Any, **options: Any) -> None:
     """Runs compiled `kernel` on (*inputs, *rest) where the chosen backend has one, else `generic`.
 
+    options: keywords that only the compiled kernel takes.
     16-bit floats go to the kernel only when it takes them; else it, or `generic`, works on float32 copies.
     """
     dtype = inputs[0].dtype
     if dtype is not _FLOAT32 and dtype.itemsize == 2 and not _takes_halves(kernel, inputs[0]):
-        _run_widened(kernel, generic, inputs, rest)
+        _run_widened(kernel, generic, inputs, rest, options)
     elif type(inputs[0]) is ndarray:
         module = implementation(kernel, False)
         if module is None:
@@ -152,24 +153,24 @@ def run(kernel: str, generic: Callable, inputs: tuple, *rest: Any) -> None:
         else:
             # carray: contiguous, aligned and writable, the usual case; kernels do not mind read-only inputs.
             ready = [x if x is None or x.flags.carray else _ready(x) for x in inputs]
-            getattr(module, kernel)(*ready, *rest)
+            getattr(module, kernel)(*ready, *rest, **options)
     else:
         module = implementation(kernel, True)
         if module is None:
             generic(*inputs, *rest, xp=sys.modules["cupy"])
         else:
             ready = [x if x is None or x.flags.c_contiguous else x.copy(order="C") for x in inputs]
-            getattr(module, kernel)(*ready, *rest, stream=arrays.stream_pointer())
+            getattr(module, kernel)(*ready, *rest, **options, stream=arrays.stream_pointer())
 
 
 def _takes_halves(kernel: str, x: Array) -> bool:
     return kernel in getattr(implementation(kernel, arrays.on_device(x)), "_half_kernels", ())
 
 
-def _run_widened(kernel: str, generic: Callable, inputs: tuple, rest: tuple) -> None:
+def _run_widened(kernel: str, generic: Callable, inputs: tuple, rest: tuple, options: dict) -> None:
     """The same in float32, rounded once at the end; what is both read and written is copied too."""
     wide_rest = [widen(x) for x in rest]
-    run(kernel, generic, tuple(widen(x) for x in inputs), *wide_rest)
+    run(kernel, generic, tuple(widen(x) for x in inputs), *wide_rest, **options)
     for x, wide in zip(rest, wide_rest):
         if wide is not x:
             narrow(wide, x)

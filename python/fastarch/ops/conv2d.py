@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from fastarch import precisions
 from fastarch.ops import _patches
 from fastarch.ops._boundary import (
     Array,
@@ -55,7 +56,18 @@ def conv2d(
         expect_shape("conv2d", "bias", bias, (shape[1],))
     y = empty("conv2d", shape, x)
     if y.size:
-        run("conv2d_forward", conv2d_forward, (x, weight, bias), y, stride, begin, dilation, groups, kind)
+        run(
+            "conv2d_forward",
+            conv2d_forward,
+            (x, weight, bias),
+            y,
+            stride,
+            begin,
+            dilation,
+            groups,
+            kind,
+            precision=precisions.current(),
+        )
     return y
 
 
@@ -96,6 +108,7 @@ def conv2d_backward(
                 begin,
                 dilation,
                 groups,
+                precision=precisions.current(),
             )
     if need_weight or bias:
         dw = new(op, weight.shape, x)
@@ -111,6 +124,7 @@ def conv2d_backward(
                 begin,
                 dilation,
                 groups,
+                precision=precisions.current(),
             )
     return dx, dw if need_weight else None, db
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+from fastarch import precisions
 from fastarch.ops._boundary import (
     Array,
     activation_kind,
@@ -39,6 +40,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None, activation: str |
             (_rows(x, rows, inputs), weight, bias),
             y.reshape(rows, outputs),
             kind,
+            precision=precisions.current(),
         )
     return y
 
@@ -66,13 +68,26 @@ def linear_backward(
     if need_input:
         dx = new(op, x.shape, x)
         if dx.size and not empty_batch:
-            run("linear_backward_input", linear_backward_input, (flat_dy, weight), _rows(dx, rows, inputs))
+            run(
+                "linear_backward_input",
+                linear_backward_input,
+                (flat_dy, weight),
+                _rows(dx, rows, inputs),
+                precision=precisions.current(),
+            )
     if need_weight or bias:
         dw = new(op, weight.shape, x)
         db = new(op, (outputs,), x) if bias else None
         if not empty_batch:
             flat_x = _rows(x, rows, inputs)
-            run("linear_backward_weight", linear_backward_weight, (flat_dy, flat_x), dw, db)
+            run(
+                "linear_backward_weight",
+                linear_backward_weight,
+                (flat_dy, flat_x),
+                dw,
+                db,
+                precision=precisions.current(),
+            )
     return dx, dw if need_weight else None, db
 
 
