@@ -139,7 +139,11 @@ __device__ __forceinline__ void plain_step(const float* a, const float* b, typen
 
 // Grid and results are multiply_kernel's.
 template <class Tile, class Problem>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kResident)
+constexpr int kResidentBlocks =  // 3xTF32 and row sums together take the registers of another block
+    Problem::kRowSums && Tile::kMode == Precision::tf32x3 ? 1 : Tile::kResident;
+
+template <class Tile, class Problem>
+__global__ void __launch_bounds__(Tile::kThreads, (kResidentBlocks<Tile, Problem>))
     mma_kernel(const Problem problem, const Schedule schedule, float* partials, float* row_partials) {
 #if defined(FASTARCH_EMULATOR) || __CUDA_ARCH__ >= 800  // multiply() starts it nowhere else
   using PanelA = typename Tile::template PanelA<Problem>;
