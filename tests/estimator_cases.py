@@ -4,4 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-ARGUMENTS: dict[str, dict[str, Any]] = {}
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "DSNClassifier": {"n_modules": 2, "n_hidden": 20, "n_epochs": 10},
+    "DSNRegressor": {"n_modules": 2, "n_hidden": 20, "n_epochs": 10},
+    "TDSNClassifier": {"n_modules": 2, "n_hidden": (6, 5), "n_epochs": 10},
+    "TDSNRegressor": {"n_modules": 2, "n_hidden": (6, 5), "n_epochs": 10},
+}

@@ -7,23 +7,30 @@ from typing import Any
 
 from fastarch.estimators import persistence
 from fastarch.estimators.base import Estimator, NotFittedError
+from fastarch.estimators.dsn import DSNClassifier, DSNRegressor, TDSNClassifier, TDSNRegressor
 from fastarch.estimators.epochs import watched
 from fastarch.estimators.info import EstimatorInfo, Part, Report
 
 __all__ = [
     "CLASSES",
     "ESTIMATORS",
+    "DSNClassifier",
+    "DSNRegressor",
     "Estimator",
     "EstimatorInfo",
     "NotFittedError",
     "Part",
     "Report",
+    "TDSNClassifier",
+    "TDSNRegressor",
     "load",
     "watched",
 ]
 
 # Every class whose files `load` reads, by name.
-CLASSES: dict[str, type[Estimator]] = {}
+CLASSES: dict[str, type[Estimator]] = {
+    cls.__name__: cls for cls in (DSNClassifier, DSNRegressor, TDSNClassifier, TDSNRegressor)
+}
 
 # What the command line trains and lists.
 ESTIMATORS: dict[str, EstimatorInfo] = {}

@@ -170,10 +170,9 @@ class Estimator:
 
     def _check_device(self, x: Array, who: str) -> None:
         came = not validation.is_sparse(x) and on_device(x)
-        for value in vars(self).values():
-            if isinstance(value, np.ndarray) or _is_device_array(value):
-                if on_device(value) == came or (isinstance(value, np.ndarray) and not _is_learnt(value)):
-                    continue
+        for value in persistence.arrays_in([v for n, v in vars(self).items() if n not in self._parameters()]):
+            # Labels and names stay on the host anyway.
+            if value.dtype.kind == "f" and on_device(value) != came:
                 here, there = ("CUDA", "host") if came else ("host", "CUDA")
                 raise ValueError(
                     f"[{who}] X lies in {here} memory, what {self._name} has learnt in {there} memory: "
@@ -244,7 +243,7 @@ class Estimator:
         if wanted in (None, "default"):
             return result
         names = list(self.get_feature_names_out())  # type: ignore[attr-defined]
-        host = result.get() if hasattr(result, "get") else np.asarray(result)
+        host = persistence.to_host(result)
         if wanted == "pandas":
             import pandas
 
@@ -281,16 +280,6 @@ def _same(a: Any, b: Any) -> bool:
         return bool(a == b)
     except ValueError:  # arrays
         return bool(np.array_equal(a, b))
-
-
-def _is_device_array(value: Any) -> bool:
-    cupy = sys.modules.get("cupy")
-    return cupy is not None and isinstance(value, cupy.ndarray)
-
-
-def _is_learnt(value: np.ndarray) -> bool:
-    """Whether an array on the host is one that computes: labels and names stay on the host anyway."""
-    return value.dtype.kind == "f"
 
 
 def array_module(x: Array) -> Any:

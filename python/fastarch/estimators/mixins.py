@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastarch.arrays import namespace
 from fastarch.estimators import validation
+from fastarch.estimators.persistence import to_host
 
 if TYPE_CHECKING:
     from fastarch.estimators.base import Estimator
@@ -90,9 +92,16 @@ class Classifier(_Base):
             )
         return position.astype(np.int64)
 
+    def _labels(self, index: Any) -> Any:
+        """The labels of class indices [N]; numbers stay on the device, text has none."""
+        if isinstance(index, np.ndarray):
+            return self.classes_[index]
+        labels = self.classes_[index.get()]
+        return namespace(index).asarray(labels) if labels.dtype.kind in "biu" else labels
+
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The share of samples whose predicted label is right, 0 to 1, weighted where weights are given."""
-        predicted = np.asarray(self.predict(X))  # type: ignore[attr-defined]
+        predicted = to_host(self.predict(X))  # type: ignore[attr-defined]
         right = predicted == validation.labels(y, f"{self._name}.score", len(predicted))
         return float(np.average(right, weights=sample_weight))
 
@@ -122,8 +131,7 @@ class Regressor(_Base):
 
         A constant output counts 1 where it is predicted exactly and 0 otherwise.
         """
-        predicted = self.predict(X)  # type: ignore[attr-defined]
-        predicted = np.asarray(predicted.get() if hasattr(predicted, "get") else predicted, np.float64)
+        predicted = to_host(self.predict(X)).astype(np.float64)  # type: ignore[attr-defined]
         samples = len(predicted)
         target = validation.targets(y, f"{self._name}.score", samples, np.float64).reshape(samples, -1)
         weight = np.ones(samples) if sample_weight is None else np.asarray(sample_weight, np.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -157,6 +157,27 @@ def _decode(tree: Any, arrays: Mapping[str, np.ndarray], classes: Mapping[str, t
     raise ValueError(f"unknown entry {kind}")
 
 
+def to_host(array: Any) -> np.ndarray:
+    """A NumPy array of an array of any library and device."""
+    return np.asarray(array.get() if is_device_array(array) else array)
+
+
+def is_device_array(value: Any) -> bool:
+    """Whether `value` is a CuPy array."""
+    return hasattr(value, "get") and hasattr(value, "__cuda_array_interface__")
+
+
+def arrays_in(value: Any) -> Iterator[Any]:
+    """The arrays in `value`, inside lists, tuples and dicts too."""
+    if isinstance(value, np.ndarray) or is_device_array(value):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from arrays_in(item)
+    elif isinstance(value, dict):
+        yield from arrays_in(list(value.values()))
+
+
 def moved(value: Any, device: str) -> Any:
     """`value` with its arrays of floats on "cpu" (NumPy) or "cuda" (CuPy), inside lists and dicts too."""
     if isinstance(value, np.ndarray):
@@ -165,7 +186,7 @@ def moved(value: Any, device: str) -> Any:
         import cupy
 
         return cupy.asarray(value)
-    if hasattr(value, "get") and hasattr(value, "__cuda_array_interface__"):
+    if is_device_array(value):
         return value.get() if device == "cpu" else value
     if isinstance(value, (list, tuple)):
         return type(value)(moved(item, device) for item in value)

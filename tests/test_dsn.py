@@ -1,0 +1,428 @@
+"""Deep stacking networks: the module's gradient and ridge solution against the definition, and what stacks of
+them come to on real data."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import fastarch as fa
+from fastarch import backends, data, random
+from fastarch.estimators import DSNClassifier, DSNRegressor, TDSNClassifier, TDSNRegressor, minimize
+from fastarch.estimators.dsn import module, network
+from fastarch.estimators.dsn.module import Chunks
+
+WHOLE = Chunks(10**9)
+
+
+def problem(groups, samples=50, seed=0):
+    """Inputs [N, 6], targets [N, 3] and the weights of a module."""
+    draw = np.random.default_rng(seed)
+    x, t = draw.normal(size=(samples, 6)), draw.normal(size=(samples, 3))
+    parameters = []
+    for size in (5, 4)[:groups]:
+        parameters += [draw.normal(size=(size, 6)), draw.normal(size=size)]
+    return x, t, parameters
+
+
+def naive_features(x, parameters):
+    """What the output weights multiply, sample by sample and unit by unit."""
+    rows = []
+    for sample in x:
+        groups = []
+        for weight, bias in zip(parameters[::2], parameters[1::2]):
+            units = [
+                1 / (1 + np.exp(-(sum(w * v for w, v in zip(row, sample)) + b)))
+                for row, b in zip(weight, bias)
+            ]
+            groups.append([*units, 1.0])
+        rows.append(groups[0] if len(groups) == 1 else [a * b for a in groups[0] for b in groups[1]])
+    return np.array(rows)
+
+
+def naive_output(f, t, ridge):
+    """Least squares with one more row sqrt(ridge) for each unit but the constant one."""
+    rows = np.sqrt(ridge) * np.eye(f.shape[1])[:-1]
+    return np.linalg.lstsq(
+        np.vstack([f, rows]), np.vstack([t, np.zeros((len(rows), t.shape[1]))]), rcond=None
+    )[0]
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_error_and_output_weights_are_the_definitions(groups, ridge):
+    x, t, parameters = problem(groups)
+    f = naive_features(x, parameters)
+    u = naive_output(f, t, ridge)
+    error = ((f @ u - t) ** 2).sum() + ridge * (u[:-1] ** 2).sum()
+    got, _, output = module.objective(x, t, parameters, ridge, WHOLE)
+    np.testing.assert_allclose(module.features(module.hidden(x, parameters)), f, rtol=1e-12)
+    np.testing.assert_allclose(output, u, rtol=1e-7, atol=1e-7)
+    assert got == pytest.approx(error, rel=1e-12)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_gradient_against_central_differences(groups, ridge):
+    """U is solved anew for every difference: the envelope theorem is what is tested."""
+    x, t, parameters = problem(groups)
+    _, gradients, _ = module.objective(x, t, parameters, ridge, WHOLE)
+    size = 1e-5
+    for parameter, gradient in zip(parameters, gradients):
+        assert gradient.shape == parameter.shape
+        for index in np.ndindex(parameter.shape):
+            middle = parameter[index]
+            parameter[index] = middle + size
+            above = module.objective(x, t, parameters, ridge, WHOLE)[0]
+            parameter[index] = middle - size
+            below = module.objective(x, t, parameters, ridge, WHOLE)[0]
+            parameter[index] = middle
+            expected = (above - below) / (2 * size)
+            assert abs(gradient[index] - expected) < 1e-7 * max(1, abs(expected))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_ridge_residual_is_zero(groups, ridge):
+    x, t, parameters = problem(groups, samples=200)
+    gram, cross = module.sums(module.hidden(x, parameters), t, WHOLE)
+    u = module.solve(gram, cross, ridge)
+    penalty = ridge * np.eye(len(gram))
+    penalty[-1, -1] = 0
+    residual = (gram + penalty) @ u - cross
+    assert abs(residual).max() < 1e-11 * abs(cross).max()
+
+
+def test_a_singular_system_gets_the_solution_of_least_norm():
+    x, t, (weight, bias) = problem(1)
+    twice = [np.vstack([weight, weight[:2]]), np.append(bias, bias[:2])]
+    error, gradients, u = module.objective(x, t, twice, 0.0, WHOLE)
+    f = naive_features(x, twice)
+    np.testing.assert_allclose(u, np.linalg.lstsq(f, t, rcond=None)[0], atol=1e-6)
+    np.testing.assert_allclose(u[:2], u[-3:-1], atol=1e-6)
+    assert error == pytest.approx(module.objective(x, t, [weight, bias], 0.0, WHOLE)[0], rel=1e-9)
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("size", [1, 7, 50])
+def test_chunks_give_what_the_whole_gives(groups, size):
+    x, t, parameters = problem(groups)
+    error, gradients, u = module.objective(x, t, parameters, 0.1, WHOLE)
+    one, several = (module.objective(x, t, parameters, 0.1, Chunks(size, workers)) for workers in (1, 3))
+    assert one[0] == pytest.approx(error, rel=1e-12)
+    np.testing.assert_allclose(one[2], u, rtol=1e-9, atol=1e-11)
+    for part, whole in zip(one[1], gradients):
+        np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-10)
+    # The number of threads changes no bit.
+    assert one[0] == several[0]
+    for a, b in zip([*one[1], one[2]], [*several[1], several[2]]):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(
+        module.predict(x, parameters, u, Chunks(size, 2)), naive_features(x, parameters) @ u, rtol=1e-9
+    )
+
+
+def test_threads_see_the_callers_backend():
+    x, *_ = problem(1)
+    seen = []
+
+    def ask(rows):
+        seen.append(backends.current())
+        return rows
+
+    with fa.backend("numpy"):
+        Chunks(10, 3).map(ask, len(x))
+    assert seen == ["numpy"] * 5
+
+
+# Minimizing
+
+
+def rosenbrock(x):
+    value = (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+    slope = np.array([-2 * (1 - x[0]) - 400 * x[0] * (x[1] - x[0] ** 2), 200 * (x[1] - x[0] ** 2)])
+    return float(value), slope
+
+
+@pytest.mark.parametrize(("memory", "steps", "bound"), [(10, 60, 1e-12), (1, 400, 1e-8), (0, 400, 0.5)])
+def test_a_bent_valley_is_descended(memory, steps, bound):
+    start = np.array([-1.2, 1.0])
+    values = [rosenbrock(start)[0]]
+    for _, (x, value, slope) in zip(range(steps), minimize.descend(rosenbrock, start, memory)):
+        values.append(value)
+        assert (value, slope.tolist()) == (rosenbrock(x)[0], rosenbrock(x)[1].tolist())
+    assert all(later < earlier for earlier, later in pairwise(values))
+    assert values[-1] < bound
+
+
+def test_descent_ends_where_it_must():
+    def bowl(x):
+        return float(x @ x), 2 * x
+
+    *_, (_, value, _) = minimize.descend(bowl, np.array([3.0, -4.0]))
+    assert value < 1e-20
+    assert list(minimize.descend(bowl, np.zeros(2))) == []
+    assert list(minimize.descend(lambda x: (float("nan"), x * np.nan), np.ones(2))) == []
+    wall = list(
+        minimize.descend(lambda x: (float(x[0]) if x[0] > -1 else float("inf"), np.ones(1)), np.zeros(1))
+    )
+    assert -1 < wall[-1][1] < -0.99
+
+
+def test_the_softmax_layer_is_the_logistic_regression():
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    draw = np.random.default_rng(0)
+    z, y = draw.normal(size=(200, 4)), draw.integers(0, 3, 200)
+    z[np.arange(200), y] += 1
+    weight, bias = network.softmax_layer(z, y, 3, ridge=2.0, rounds=100)
+    peer = linear_model.LogisticRegression(C=0.5, tol=1e-8, max_iter=1000).fit(z, y)
+    scores = z @ weight.T + bias
+    probability = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probability, peer.predict_proba(z), atol=5e-3)
+
+
+# Stacks
+
+
+def digits():
+    training, test = data.split(data.digits(), 0.2, 0)
+    return (
+        *(part.x.reshape(len(part.x), -1).astype(np.float32) for part in (training, test)),
+        training.y,
+        test.y,
+    )
+
+
+CLASSIFIERS = [DSNClassifier, TDSNClassifier]
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_digits(kind):
+    x, x_test, y, y_test = digits()
+    assert x.max() == 1.0
+    fitted = kind(random_state=0).fit(x, y)
+    assert fitted.score(x_test, y_test) >= 0.96
+    first, second, third = fitted.errors_
+    assert first > second > third
+    assert fitted.weights_[0][0].dtype == np.float32
+    stages = [np.argmax(p, axis=1) for p in fitted._predictions(x)]
+    mistakes = [float((stage != y).mean()) for stage in stages]
+    assert mistakes[0] >= mistakes[1] >= mistakes[2]
+    assert mistakes[0] > 0 or mistakes[2] == 0
+
+
+@pytest.mark.parametrize("kind", [DSNRegressor, TDSNRegressor])
+def test_diabetes(kind):
+    datasets = pytest.importorskip("sklearn.datasets")
+    x, y = datasets.load_diabetes(return_X_y=True)
+    order = random.permutation(len(x), 0, 0)
+    train, test = order[:350], order[350:]
+    fitted = kind(random_state=0).fit(x[train], y[train])
+    assert fitted.score(x[test], y[test]) > 0.4
+    assert fitted.predict(x[test]).shape == (92,)
+
+
+def blobs(samples=150, classes=3, dtype=np.float64):
+    draw = np.random.default_rng(1)
+    y = draw.integers(0, classes, samples)
+    x = draw.normal(size=(samples, 4)) + 2 * np.eye(4)[y]
+    return x.astype(dtype), y
+
+
+SMALL = {"n_modules": 3, "n_hidden": 8, "n_epochs": 15, "random_state": 3}
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        {"solver": "gradient"},
+        {"solver": "lbfgs"},
+        {"solver": "momentum"},
+        {"solver": "adam"},
+        {"solver": "adam", "batch_size": 40},
+        {"solver": "momentum", "batch_size": 40, "momentum": 0.5},
+    ],
+)
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_every_solver_lowers_the_error(kind, solver):
+    x, y = blobs()
+    fitted = kind(**SMALL, **solver).fit(x, y)
+    assert fitted.errors_[2] < fitted.errors_[0]
+    begun = kind(**{**SMALL, "n_epochs": 1, "n_modules": 1, **solver}).fit(x, y)
+    assert fitted.errors_[0] < begun.errors_[0]
+    if solver["solver"] in ("gradient", "lbfgs"):
+        assert fitted.errors_ == sorted(fitted.errors_, reverse=True)
+        for m in range(3):
+            losses = [r["loss"] for r in fitted.history_[15 * m : 15 * m + 15]]
+            assert losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_modules_are_trained_alone(kind):
+    """What stands above changes nothing below: a deeper stack begins with the shallower one."""
+    x, y = blobs()
+    deep, shallow = kind(**SMALL).fit(x, y), kind(**{**SMALL, "n_modules": 2}).fit(x, y)
+    for m in range(2):
+        for a, b in zip(deep.weights_[m], shallow.weights_[m]):
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(deep.outputs_[m], shallow.outputs_[m])
+    assert deep.weights_[2][0].shape[1] == 4 + 2 * 3
+    assert deep.errors_[:2] == shallow.errors_
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_output_weights_solve_the_whole_data(kind):
+    x, y = blobs()
+    fitted = kind(**SMALL, output="linear").fit(x, y)
+    f = naive_features(x, fitted.weights_[0])
+    np.testing.assert_allclose(fitted.outputs_[0], naive_output(f, np.eye(3)[y], 0.1), rtol=1e-6, atol=1e-7)
+    # The constant unit carries no ridge and one-hot rows sum to one: so do the predictions.
+    np.testing.assert_allclose(fitted.decision_function(x).sum(axis=1), 1, atol=1e-9)
+    assert (fitted.predict(x) == fitted.decision_function(x).argmax(axis=1)).all()
+    assert not hasattr(fitted, "predict_proba")
+    with pytest.raises(
+        AttributeError, match=r"predict_proba\] there are no probabilities with output='linear'"
+    ):
+        fitted.predict_proba(x)
+
+
+@pytest.mark.parametrize("kind", [*CLASSIFIERS, DSNRegressor, TDSNRegressor])
+@pytest.mark.parametrize("tuned", [0, 12])
+def test_the_network_is_the_stack(kind, tuned):
+    x, y = blobs()
+    target = np.stack([x[:, 0] * 30 + 5, np.sin(x[:, 1])], axis=1)
+    regression = kind in (DSNRegressor, TDSNRegressor)
+    fitted = kind(**SMALL, fine_tune_epochs=tuned).fit(x, target if regression else y)
+    expected = fitted.predict(x) if regression else fitted.decision_function(x)
+    with fa.no_grad():
+        got = fitted.to_module()(x).data
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+    if tuned:
+        losses = [r["loss"] for r in fitted.history_[-tuned:]]
+        assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_fine_tuning_lowers_the_loss_of_the_whole(kind):
+    x, y = blobs()
+    loss = []
+    for epochs in (0, 30):
+        fitted = kind(**SMALL, output="linear", fine_tune_epochs=epochs, fine_tune_rate=0.01).fit(x, y)
+        loss.append(float(((fitted.decision_function(x) - np.eye(3)[y]) ** 2).sum()))
+    assert loss[1] < 0.97 * loss[0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_seed_decides(dtype):
+    x, y = blobs(dtype=dtype)
+    before = random.get_state()
+    arguments = {**SMALL, "solver": "adam", "batch_size": 32, "fine_tune_epochs": 2}
+    one, two = (DSNClassifier(**arguments).fit(x, y) for _ in range(2))
+    other = DSNClassifier(**{**arguments, "random_state": 4}).fit(x, y)
+    assert random.get_state() == before
+    np.testing.assert_array_equal(one.decision_function(x), two.decision_function(x))
+    assert (one.decision_function(x) != other.decision_function(x)).any()
+    assert one.decision_function(x).dtype == dtype
+    parallel = DSNClassifier(**arguments, chunk_size=20, n_jobs=3).fit(x, y)
+    serial = DSNClassifier(**arguments, chunk_size=20, n_jobs=1).fit(x, y)
+    np.testing.assert_array_equal(parallel.decision_function(x), serial.decision_function(x))
+
+
+def test_backends_agree():
+    x, y = blobs()
+    with fa.backend("numpy"):
+        expected = DSNClassifier(**SMALL).fit(x, y).decision_function(x)
+    for name in backends.available():
+        if name not in ("numpy", "cuda"):
+            with fa.backend(name):
+                arguments = {**SMALL, "n_modules": 1, "n_epochs": 3} if name == "emulator" else SMALL
+                got = DSNClassifier(**arguments).fit(x, y).decision_function(x)
+            if arguments != SMALL:
+                with fa.backend("numpy"):
+                    expected = DSNClassifier(**arguments).fit(x, y).decision_function(x)
+            np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_scale_of_the_inputs_does_not_matter():
+    x, y = blobs()
+    small, large = (DSNClassifier(**SMALL).fit(x * scale, y) for scale in (1, 1024.0))
+    assert large.errors_[0] < 1.5 * small.errors_[0]
+    assert large.score(x * 1024.0, y) > 0.8
+    assert (
+        DSNClassifier(**SMALL).fit(np.zeros((10, 3)), [0, 1] * 5).score(np.zeros((4, 3)), [0, 1, 0, 1]) == 0.5
+    )
+
+
+def test_early_stopping_keeps_what_does_best_on_held_out_samples():
+    draw = np.random.default_rng(0)
+    x, noise = draw.normal(size=(80, 5)), draw.normal(size=80)
+    stopped = DSNRegressor(5, 40, solver="lbfgs", random_state=0).fit(x, noise)
+    through = DSNRegressor(5, 40, solver="lbfgs", early_stopping=False, random_state=0).fit(x, noise)
+    assert stopped.n_modules_ < 5 == through.n_modules_
+    assert len(stopped.history_) < len(through.history_)
+    assert stopped.held_errors_ == sorted(stopped.held_errors_, reverse=True)
+    assert len(stopped.held_errors_) == stopped.n_modules_ == len(stopped.weights_)
+    best = min(r["validation_loss"] for r in stopped.history_)
+    assert stopped.held_errors_[-1] == pytest.approx(best, rel=1e-9)
+    fresh, values = draw.normal(size=(500, 5)), draw.normal(size=500)
+    assert stopped.score(fresh, values) > through.score(fresh, values)
+
+
+def test_two_classes_and_text():
+    x, y = blobs(classes=2)
+    fitted = DSNClassifier(**SMALL).fit(x, np.array(["no", "yes"])[y])
+    scores = fitted.decision_function(x)
+    assert scores.shape == (150,)
+    assert (fitted.predict(x) == np.where(scores > 0, "yes", "no")).all()
+    probability = fitted.predict_proba(x)
+    np.testing.assert_allclose(np.log(probability), fitted.predict_log_proba(x), rtol=1e-9)
+    np.testing.assert_allclose(np.log(probability[:, 1] / probability[:, 0]), scores, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"n_modules": 0}, ValueError, r"\[DSNClassifier.fit\] n_modules is 0, expected at least 1"),
+        ({"n_hidden": [5, 6]}, ValueError, "n_hidden has 2 entries, expected a number or one for each of 3"),
+        ({"n_hidden": [5, 6, 0]}, ValueError, "n_hidden is 0"),
+        ({"n_hidden": 2.5}, TypeError, "n_hidden is 2.5"),
+        ({"ridge": -1}, ValueError, "ridge is -1, expected at least 0"),
+        ({"solver": "newton"}, ValueError, "solver is 'newton', expected 'lbfgs', 'gradient'"),
+        ({"batch_size": 10}, ValueError, "batch_size is 10, but the line search of solver 'gradient'"),
+        ({"momentum": 1.0}, ValueError, "momentum is 1.0, expected at least 0 and below 1"),
+        ({"learning_rate": 0}, ValueError, "learning_rate is 0, expected above 0"),
+        ({"output": "sigmoid"}, ValueError, "output is 'sigmoid', expected 'softmax', 'linear'"),
+        ({"init": "zeros"}, ValueError, "init is 'zeros'"),
+        ({"early_stopping": "yes"}, ValueError, "early_stopping is 'yes'"),
+        ({"validation_fraction": 1.0}, ValueError, "validation_fraction is 1.0"),
+        ({"n_jobs": 0}, ValueError, "n_jobs is 0"),
+        ({"fine_tune_epochs": -1}, ValueError, "fine_tune_epochs is -1"),
+        ({"random_state": "x"}, TypeError, "random_state is 'x'"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(arguments, error, message):
+    x, y = blobs()
+    with pytest.raises(error, match=message):
+        DSNClassifier(**{"n_modules": 3, **arguments}).fit(x, y)
+
+
+def test_the_sizes_of_a_tensor_module():
+    x, y = blobs()
+    fitted = TDSNClassifier(2, (5, 3), n_epochs=2, random_state=0).fit(x, y)
+    assert [a.shape for a in fitted.weights_[1]] == [(5, 7), (5,), (3, 7), (3,)]
+    assert fitted.outputs_[0].shape == (6 * 4, 3)
+    with pytest.raises(ValueError, match="expected a number or a pair"):
+        TDSNClassifier(2, (5, 3, 1)).fit(x, y)
+
+
+def test_one_step_of_training_may_be_the_last(monkeypatch):
+    """A watcher that asks for the end gets a whole estimator of the modules that are there."""
+    x, y = blobs()
+    with fa.estimators.watched(lambda record: record["epoch"] == 20):
+        fitted = DSNClassifier(**SMALL).fit(x, y)
+    assert len(fitted.history_) == 20
+    assert fitted.n_modules_ == len(fitted.weights_) == 2
+    assert fitted.score(x, y) > 0.8
