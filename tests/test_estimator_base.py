@@ -351,3 +351,21 @@ def test_labels_of_every_kind():
     ):
         with pytest.raises(error, match=message):
             Nearest().fit(X, labels)
+
+
+def test_pictures_and_sparse_matrices_where_they_are_taken():
+    sparse = pytest.importorskip("scipy.sparse")
+    pictures = X.reshape(5, 1, 4, 3)
+    taker = Centre()
+    x, _ = taker._input(pictures, "fit", reset=True, dims=(2, 4))
+    assert x.shape == (5, 1, 4, 3)
+    assert taker.n_features_in_ == 12
+    with pytest.raises(ValueError, match=r"X has shape \(5, 4, 3\), expected 2 dimensions \[N, D\] or 4"):
+        taker._input(pictures[:, 0], "fit", reset=True, dims=(2, 4))
+    with pytest.raises(ValueError, match="X has 6 features, but Centre is expecting 12"):
+        taker._input(pictures[..., :2, :], "transform", dims=(2, 4))
+    taker._sparse = True
+    twice = sparse.coo_array(([1.0, 2.0, 4.0], ([0, 0, 1], [2, 2, 0])), shape=(2, 12))
+    came, _ = taker._input(twice, "transform")
+    assert came.toarray()[0, 2] == 3
+    assert came.has_sorted_indices

@@ -6,6 +6,7 @@ scikit-learn itself is never imported here, except where it asks for its own tag
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -135,9 +136,12 @@ class Estimator:
 
     # Input
 
-    def _input(self, X: Any, method: str, *, reset: bool = False) -> tuple[Array, Restore]:
+    def _input(
+        self, X: Any, method: str, *, reset: bool = False, dims: tuple[int, ...] = (2,)
+    ) -> tuple[Array, Restore]:
         """X of `method`, checked: [N, D] float32 or float64 (or CSR), and the way back to X's type.
 
+        dims: (2, 4) where pictures [N, C, H, W] may come; their features are all C H W numbers.
         With `reset`, for fit, keeps n_features_in_ and feature_names_in_; otherwise compares with them, and
         with the device of what was learnt.
         """
@@ -153,15 +157,17 @@ class Estimator:
             sparse=self._sparse,
             allow_nan=self._allow_nan,
             minimum=self._minimum_samples if reset else 1,
+            dims=dims,
         )
+        count = math.prod(x.shape[1:])
         if reset:
-            self.n_features_in_ = int(x.shape[1])
+            self.n_features_in_ = count
             vars(self).pop("feature_names_in_", None)
             if names is not None:
                 self.feature_names_in_ = names
-        elif x.shape[1] != self.n_features_in_:
+        elif count != self.n_features_in_:
             raise ValueError(
-                f"[{who}] X has {x.shape[1]} features, but {self._name} is expecting "
+                f"[{who}] X has {count} features, but {self._name} is expecting "
                 f"{self.n_features_in_} features as input"
             )
         if not reset:

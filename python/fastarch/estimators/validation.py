@@ -5,6 +5,7 @@ Every refusal names the estimator and the method and says what came and what was
 
 from __future__ import annotations
 
+import math
 import numbers
 import sys
 import warnings
@@ -25,10 +26,17 @@ def is_sparse(x: Any) -> bool:
 
 
 def features(
-    X: Any, who: str, *, sparse: bool = False, allow_nan: bool = False, minimum: int = 1
+    X: Any,
+    who: str,
+    *,
+    sparse: bool = False,
+    allow_nan: bool = False,
+    minimum: int = 1,
+    dims: Sequence[int] = (2,),
 ) -> tuple[Array, Restore]:
     """X as [N, D] float32 or float64, C-contiguous, and the function that turns a result into X's type.
 
+    dims: the numbers of dimensions that may come, 4 for pictures [N, C, H, W].
     float32 and float64 stay, narrower floats become float32, everything else float64. NumPy, CuPy and
     whatever speaks DLPack is used in place; lists and data frames become NumPy. With `sparse`, a SciPy matrix
     comes back as CSR. Raises ValueError or TypeError for anything that is not a matrix of finite numbers (NaN
@@ -40,13 +48,16 @@ def features(
         return _csr(X, who, allow_nan, minimum), _as_is
     x, restore = _native(X, who, "X")
     x = _floating(x, who, "X")
-    if x.ndim != 2:
+    if x.ndim not in dims:
         hint = (
             ". Reshape your data: X.reshape(-1, 1) for one feature, X.reshape(1, -1) for one sample"
             if x.ndim < 2
             else ": X.reshape(len(X), -1) for pictures"
+            if 2 in dims
+            else ""
         )
-        raise ValueError(f"[{who}] X has shape {tuple(x.shape)}, expected 2 dimensions [N, D]{hint}")
+        expected = " or ".join({2: "2 dimensions [N, D]", 4: "4 dimensions [N, C, H, W]"}[d] for d in dims)
+        raise ValueError(f"[{who}] X has shape {tuple(x.shape)}, expected {expected}{hint}")
     _check_size(x.shape, who, minimum)
     check_finite(x, who, "X", allow_nan)
     return namespace(x).ascontiguousarray(x), restore
@@ -61,6 +72,9 @@ def _csr(X: Any, who: str, allow_nan: bool, minimum: int) -> Any:
         raise ValueError(f"[{who}] X is complex. Complex data not supported")
     dtype = X.dtype if X.dtype in _FLOATS else np.dtype(np.float64)
     matrix = X.tocsr().astype(dtype, copy=False)
+    if not matrix.has_canonical_format:  # each entry once, columns in order
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
     _check_size(matrix.shape, who, minimum)
     check_finite(matrix.data, who, "X", allow_nan)
     return matrix
@@ -94,7 +108,7 @@ def _floating(x: Array, who: str, name: str) -> Array:
 
 
 def _check_size(shape: Sequence[int], who: str, minimum: int) -> None:
-    rows, columns = shape
+    rows, columns = shape[0], math.prod(shape[1:])
     if rows < minimum:
         raise ValueError(
             f"[{who}] X has {rows} sample(s) (shape={tuple(shape)}) while a minimum of {minimum} is required."
