@@ -1,7 +1,6 @@
 """The problems of the recurrent benchmarks and all that computes them: fastarch and PyTorch.
 
-float32. On a GPU PyTorch means cuDNN. On the host fastarch is the default path: array-generic steps, on the
-compiled products where there are any.
+float32. On a GPU PyTorch means cuDNN, and fastarch each of its algorithms; on the host each of its backends.
 """
 
 from __future__ import annotations
@@ -51,14 +50,20 @@ DEVICE = [
 DIRECTIONS = ("forward", "forward+backward")
 
 
-def algorithms(place: Place) -> tuple[str, ...]:
-    """Those that there is a choice of."""
-    return ("auto",) if place.device == "host" else ("persistent", "step")
+def ways(place: Place) -> list[tuple[str, str]]:
+    """(backend, algorithm) of what there is a choice of."""
+    if place.device == "host":
+        return [(name, "auto") for name in place.backends]
+    return [("cuda", "persistent"), ("cuda", "step")]
+
+
+def name_of(backend: str, algorithm: str) -> str:
+    return f"fastarch {backend if algorithm == 'auto' else algorithm}"
 
 
 def names(place: Place) -> list[str]:
     """The names of all contenders."""
-    return [f"fastarch {name}" for name in algorithms(place)] + [c.name for c in theirs(place, lambda: None)]
+    return [name_of(*way) for way in ways(place)] + [c.name for c in theirs(place, lambda: None)]
 
 
 def contenders(problem: Sequence, direction: str, place: Place) -> tuple[list[Contender], np.ndarray]:
@@ -79,10 +84,14 @@ def contenders(problem: Sequence, direction: str, place: Place) -> tuple[list[Co
 
     native, native_dy = [place.native(a) for a in host], place.native(dy)
 
-    def ours(algorithm: str) -> Callable[[], Any]:
-        return lambda: run(native, native_dy, algorithm)
+    def ours(backend: str, algorithm: str) -> Callable[[], Any]:
+        def call() -> Any:
+            with fa.backend(backend):
+                return run(native, native_dy, algorithm)
 
-    entries = [Contender(f"fastarch {name}", ours(name)) for name in algorithms(place)]
+        return call
+
+    entries = [Contender(name_of(*way), ours(*way)) for way in ways(place)]
     if torch is not None:
         entries += theirs(place, _torch_pass(p, direction, [place.tensor(a) for a in host], place.tensor(dy)))
     with fa.backend("numpy"):

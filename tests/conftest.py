@@ -22,7 +22,7 @@ from fastarch import backends
 REQUIRED = "FASTARCH_TEST_BACKENDS"
 
 # Families that a backend has no kernels of, and says so: on host arrays their generic code is the default.
-LACKING = {"cpu": ("recurrent",)}
+LACKING: dict[str, tuple[str, ...]] = {"cpu": ()}
 
 # The float dtypes by name; of the 16-bit ones bfloat16 is ml_dtypes'.
 FLOATS = {name: np.dtype(name) for name in ("float32", "float64", "float16")}

@@ -89,7 +89,6 @@ def compare(kind: str, call: dict[str, Any], outputs: tuple, gradients: tuple, b
             )
 
 
-@pytest.mark.backends("numpy", "emulator", "cuda")
 @pytest.mark.skipif(not HAS_TORCH, reason="compares with PyTorch, which is not installed")
 @pytest.mark.parametrize("kind", cases.KINDS)
 def test_random_configurations(kind: str, backend: Backend, count_configurations) -> None:
@@ -104,24 +103,12 @@ def test_random_configurations(kind: str, backend: Backend, count_configurations
     count_configurations(f"{kind} on {backend} against PyTorch", number)
 
 
-@pytest.mark.backends("cpu")
-@pytest.mark.parametrize("kind", cases.KINDS)
-def test_a_backend_without_these_kernels_says_so(kind: str, backend: Backend) -> None:
-    call = cases._make(kind, "primes", {}, np.random.default_rng(0), np.dtype(np.float32))
-    with pytest.raises(RuntimeError, match=r"\[recurrent_forward\] backend 'cpu' has no such kernel"):
-        backend.call(kind, call)
-
-
 def sequence(kind: str, sizes: tuple[int, int, int, int], backend: Backend) -> dict[str, Any]:
     cases._SIZES["fixed"] = sizes
     call = cases._make(kind, "fixed", {}, np.random.default_rng(5), np.dtype(np.float64))
     return {name: backend.put(value) for name, value in call.items()}
 
 
-recurrent_backends = pytest.mark.backends("numpy", "emulator", "cuda")
-
-
-@recurrent_backends
 @pytest.mark.parametrize("reset_before", [False, True])
 def test_gru_with_reset_1_and_update_0_is_the_plain_rnn(reset_before: bool, backend: Backend) -> None:
     call = sequence("gru", (6, 3, 4, 5), backend)
@@ -135,7 +122,6 @@ def test_gru_with_reset_1_and_update_0_is_the_plain_rnn(reset_before: bool, back
     np.testing.assert_allclose(backend.host(hn), backend.host(plain_hn), rtol=1e-12, atol=1e-12)
 
 
-@recurrent_backends
 def test_lstm_with_open_gates_is_an_accumulator(backend: Backend) -> None:
     call = sequence("lstm", (9, 3, 5, 4), backend)
     call["w_hh"][...] = 0
@@ -150,7 +136,6 @@ def test_lstm_with_open_gates_is_an_accumulator(backend: Backend) -> None:
     np.testing.assert_allclose(backend.host(cn), total[-1], rtol=1e-12, atol=1e-12)
 
 
-@recurrent_backends
 @pytest.mark.parametrize("kind", cases.KINDS)
 def test_a_sequence_is_its_cell_repeated(kind: str, backend: Backend) -> None:
     call = sequence(kind, (5, 3, 4, 6), backend)
@@ -163,7 +148,6 @@ def test_a_sequence_is_its_cell_repeated(kind: str, backend: Backend) -> None:
         np.testing.assert_allclose(backend.host(state[0]), backend.host(y[t]), rtol=1e-12, atol=1e-12)
 
 
-@recurrent_backends
 @pytest.mark.parametrize("kind", cases.KINDS)
 def test_padding_is_not_read(kind: str, backend: Backend) -> None:
     """Steps past the end may hold anything, and their gradients are zeros."""
@@ -249,7 +233,7 @@ def test_what_the_persistent_kernel_does_not_take(backend: Backend) -> None:
         backend.call("gru", {**call, "reset_before": True})
 
 
-@pytest.mark.backends("numpy", "cuda")
+@pytest.mark.backends("numpy", "cpu", "cuda")
 @pytest.mark.parametrize("kind", cases.KINDS)
 def test_2000_steps_neither_overflow_nor_leak(kind: str, backend: Backend) -> None:
     call = sequence(kind, (2000, 2, 3, 8), backend)

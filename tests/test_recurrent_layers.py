@@ -18,7 +18,7 @@ from fastarch import nn
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 KINDS = ("RNN", "LSTM", "GRU")
 with_torch = pytest.mark.skipif(not HAS_TORCH, reason="compares with PyTorch, which is not installed")
-on_kernels = pytest.mark.backends("numpy", "emulator", "cuda")
+on_kernels = pytest.mark.backends("numpy", "cpu", "emulator", "cuda")
 
 
 def as_states(states: Any) -> tuple:

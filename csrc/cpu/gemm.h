@@ -1,10 +1,12 @@
 // The blocked multiply behind convolution and linear layers: C = f(A * B + bias), [rows, depth] x [depth,
 // columns].
 //
-// A row of A is read where it lies, one value at a time, broadcast. B is read a vector at a time, from a
-// panel [depth, width] that its reader packs, or where it lies when the reader says that it can be. A writer
-// takes finished tiles of C to where they belong. Each sum runs over the depth in ascending order, in blocks
-// of a fixed size, so that results do not depend on how rows and columns are split over threads.
+// A row of A is read where it lies, one value at a time, broadcast; where its values lie apart, a tile's rows
+// are brought together first, for their lines would throw each other out of the nearest cache. B is read a
+// vector at a time, from a panel [depth, width] that its reader packs, or where it lies when the reader says
+// that it can be. A writer takes finished tiles of C to where they belong. Each sum runs over the depth in
+// ascending order, in blocks of a fixed size, so that results do not depend on how rows and columns are split
+// over threads.
 //
 // A reader of B has
 //   bool direct(int64_t k, int64_t j, int64_t width, int64_t columns, Tile<T>* tile)
@@ -117,6 +119,7 @@ struct Product {
   Writer c;
   const T* bias = nullptr;  // [rows] or null
   Activation kind = Activation::none;
+  const T* column_bias = nullptr;  // [columns, and readable a tile beyond], or null
 
   // Rows and columns of a tile, chosen so that the last one is not much smaller than the others.
   int64_t tile_rows() const { return even_piece(rows, kernels<T>().tile_rows); }
@@ -156,6 +159,12 @@ struct Product {
   }
 
  private:
+  // to[k][r] = from[r * row_step + k * k_step], rows `width` apart.
+  void bring_together(const T* from, int64_t row_count, int64_t length, int64_t width, T* to) const {
+    for (int64_t k = 0; k < length; ++k, from += a.k_step, to += width)
+      for (int64_t r = 0; r < row_count; ++r) to[r] = from[r * a.row_step];
+  }
+
   // At most kGroupTiles column tiles: their panels are packed, then every row tile passes over them.
   void run_group(Range row, Range column) const {
     const Kernels<T>& kernel = kernels<T>();
@@ -166,6 +175,8 @@ struct Product {
     // Sums wait here for the next block of the depth, or finished tiles for the writer.
     const int64_t sum_step = blocks > 1 ? tiles * width : width;
     const Scratch<T> sums((blocks > 1 ? row.size() + row_tile : row_tile) * sum_step);
+    const bool apart = a.k_step > 1 && tiles > 1;
+    const Scratch<T> together(apart ? std::min(depth, kDepthBlock) * row_tile : 0);
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t k = block * kDepthBlock, length = std::min(depth - k, kDepthBlock);
       const bool last = block == blocks - 1;
@@ -182,15 +193,24 @@ struct Product {
       }
       for (int64_t i = row.begin; i < row.end; i += row_tile) {
         const int64_t rows_here = std::min(row_tile, row.end - i);
+        const T* from = a.data + i * a.row_step + k * a.k_step;
+        int64_t from_row = a.row_step, from_k = a.k_step;
+        if (apart) {
+          bring_together(from, rows_here, length, row_tile, together.get());
+          from = together.get();
+          from_row = 1;
+          from_k = row_tile;
+        }
         for (int64_t t = 0; t < tiles; ++t) {
           const int64_t j = column.begin + t * width, columns_here = std::min(width, column.end - j);
           Tile<T>& tile = read[t];
           tile.rows = static_cast<int>(rows_here);
-          for (int64_t r = 0; r < rows_here; ++r) tile.a[r] = a.data + (i + r) * a.row_step + k * a.k_step;
-          tile.a_step = a.k_step;
+          for (int64_t r = 0; r < rows_here; ++r) tile.a[r] = from + r * from_row;
+          tile.a_step = from_k;
           tile.length = length;
           tile.accumulate = block > 0;
           tile.bias = last && bias ? bias + i : nullptr;
+          tile.column_bias = last && column_bias ? column_bias + j : nullptr;
           tile.kind = last ? kind : Activation::none;
           const bool whole = columns_here == tile.vectors * kernel.lanes;
           T* place = blocks == 1 && whole ? c.place(i, j, &tile.c_step) : nullptr;

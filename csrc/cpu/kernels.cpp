@@ -6,6 +6,7 @@
 #include "cpu/multiply_kernels.h"
 #include "cpu/pointwise_kernels.h"
 #include "cpu/pool_kernels.h"
+#include "cpu/recurrent_kernels.h"
 
 #define FASTARCH_JOIN_(a, b) a##b
 #define FASTARCH_JOIN(a, b) FASTARCH_JOIN_(a, b)
@@ -28,7 +29,9 @@ constexpr Kernels<T> kTable = {kLanes<T>,
                                dropout<T>,
                                max_pool_plane<T, uint8_t>,
                                max_pool_plane<T, int32_t>,
-                               avg_pool_plane<T>};
+                               avg_pool_plane<T>,
+                               recurrent_gates<T>,
+                               recurrent_gates_gradient<T>};
 
 }  // namespace
 

@@ -9,7 +9,7 @@ namespace fastarch::cpu {
 
 constexpr int kMaxTileRows = 8;
 
-// One register tile of the multiply: c[i][j] = f(sum over k of a[i][k] * b[k][j] + bias[i]).
+// One register tile of the multiply: c[i][j] = f(sum over k of a[i][k] * b[k][j] + bias[i] + column_bias[j]).
 // The k run over `segments` segments of `length`. In a row of A, a_step leads from one k to the next and
 // a_jump, in addition, from the end of a segment to the next segment.
 template <class T>
@@ -22,7 +22,8 @@ struct Tile {
   const int64_t* b_offset = nullptr;  // [length] or null
   T* c = nullptr;                     // [rows][vectors * lanes], rows c_step apart
   int64_t c_step = 0;
-  const T* bias = nullptr;  // [rows] or null
+  const T* bias = nullptr;         // [rows] or null
+  const T* column_bias = nullptr;  // [vectors * lanes] or null
   int rows = 0, vectors = 0;
   Activation kind = Activation::none;
   bool accumulate = false;  // add what c holds before bias and activation
@@ -31,6 +32,33 @@ struct Tile {
 // Consecutive values that are moved together.
 struct Run {
   int64_t from, to, length;
+};
+
+// What follows a product in a step of a recurrent layer: the cells, and the two halves of GRU with the reset
+// before its second product (its r and z, its n).
+enum class RecurrentPart { rnn_tanh, rnn_relu, lstm, gru, reset_gates, reset_new };
+
+// Rows [row, row + rows) and units [unit, unit + count) of one step. Arrays begin at the step's first row and
+// at unit 0; H units, `width` values in a row of gates. Of ops/recurrent.h, where not said otherwise.
+template <class T>
+struct RecurrentRows {
+  RecurrentPart part = RecurrentPart::lstm;
+  int64_t row = 0, rows = 0, unit = 0, count = 0, units = 0, width = 0;
+
+  // The product, from row `row` and unit `unit` on: vector v of gate g at v*p_vector + g*p_gate.
+  const T* p = nullptr;
+  int64_t p_row = 0, p_vector = 0, p_gate = 0;
+
+  // Forward. before: each row's state before [H]; y: reset_gates: r h.
+  const T* const* before = nullptr;
+  const T* b_n = nullptr;
+  T *gates = nullptr, *c = nullptr, *y = nullptr, *extra = nullptr;
+
+  // Backward. c: its gradient. The product is added to dh in rows below product_rows; rows below gate_rows go
+  // through the gates, dy added.
+  int64_t product_rows = 0, gate_rows = 0;
+  const T *activated = nullptr, *kept = nullptr, *previous = nullptr, *dy = nullptr;
+  T *dh = nullptr, *da = nullptr, *da_h = nullptr;
 };
 
 template <class T>
@@ -73,6 +101,9 @@ struct Kernels {
                          const PoolAxis& columns);
   void (*avg_pool)(const T* x, const T* x_end, T* y, const PoolAxis& rows, const PoolAxis& columns,
                    bool count_padding);
+
+  void (*recurrent_gates)(const RecurrentRows<T>& rows);
+  void (*recurrent_gates_gradient)(const RecurrentRows<T>& rows);
 
   void max_pool(const T* x, const T* x_end, T* y, uint8_t* argmax, const PoolAxis& rows,
                 const PoolAxis& columns) const {

@@ -25,12 +25,22 @@ void column_sums(const T* dy, T* db, int64_t m, int64_t out) {
 
 }  // namespace
 
-// The transpose of y is multiplied: weights are read as they lie, x, the smaller operand as a rule, is
-// packed.
+// Few rows: the transpose of y is multiplied, weights are read as they lie, and x, the smaller operand then,
+// is packed. Many: the weights are.
 template <class T>
 void linear_forward(const T* x, const T* weight, const T* bias, T* y, int64_t m, int64_t in, int64_t out,
                     Activation kind, Precision, Stream) {
   if (m == 0 || out == 0) return;
+  if (m * (in + out) > 2 * in * out) {
+    // A tile reads the bias of whole vectors.
+    const int64_t most = kernels<T>().lanes * kernels<T>().tile_vectors;
+    const Scratch<T> padded(bias ? out + most : 0);
+    if (bias) std::fill(std::copy_n(bias, out, padded.get()), padded.get() + out + most, T(0));
+    Product<T, TransposedReader<T>, DenseWriter<T>>{
+        m, out, in, {x, in, 1}, {weight, in}, {y, out}, nullptr, kind, bias ? padded.get() : nullptr}
+        .run_parallel();
+    return;
+  }
   Product<T, TransposedReader<T>, TransposedWriter<T>>{out,     m,        in,   {weight, in, 1},
                                                        {x, in}, {y, out}, bias, kind}
       .run_parallel();
@@ -51,6 +61,12 @@ void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, in
   if (out == 0) return;
   if (db) column_sums(dy, db, m, out);
   if (in == 0) return;
+  if (in < out) {  // the transpose of dw: the smaller operand's columns are brought together
+    Product<T, DenseReader<T>, TransposedWriter<T>>{
+        in, out, m, {x, 1, in}, {dy, out, worth_packing<T>(in, m, out)}, {dw, in}}
+        .run_parallel();
+    return;
+  }
   Product<T, DenseReader<T>, DenseWriter<T>>{
       out, in, m, {dy, 1, out}, {x, in, worth_packing<T>(out, m, in)}, {dw, in}}
       .run_parallel();

@@ -50,6 +50,7 @@ void multiply_tile(const Tile<T>& tile) {
       Vector<T> v = sum[i][j];
       if (tile.accumulate) v += load(c + j * L);
       if (tile.bias) v += tile.bias[i];
+      if (tile.column_bias) v += load(tile.column_bias + j * L);
       if (relu) v = activate<T>(v, Activation::relu);
       store<T>(c + j * L, v);
     }

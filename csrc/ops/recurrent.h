@@ -69,4 +69,23 @@ void recurrent_gates_backward(const T* gates, const T* extra, const T* previous,
                               Cell cell, int64_t sequences, int64_t units, Stream stream);
 
 }  // namespace cuda
+
+// The same on the CPU, where there is one algorithm. Results do not depend on the number of threads.
+namespace cpu {
+
+template <class T>
+void recurrent_forward(const T* w_hh, const T* b_n, T* gates, T* h, T* c, T* y, T* extra,
+                       const Recurrence& recurrence, Algorithm algorithm, Stream stream);
+template <class T>
+void recurrent_backward(const T* w_hh, const T* gates, const T* dy, const T* extra, const T* previous, T* dh,
+                        T* dc, T* da, T* da_h, const Recurrence& recurrence, Algorithm algorithm,
+                        Stream stream);
+template <class T>
+void recurrent_gates_forward(const T* product, const T* b_n, const T* h, T* gates, T* c, T* y, T* extra,
+                             Cell cell, int64_t sequences, int64_t units, Stream stream);
+template <class T>
+void recurrent_gates_backward(const T* gates, const T* extra, const T* previous, T* dh, T* dc, T* da, T* da_h,
+                              Cell cell, int64_t sequences, int64_t units, Stream stream);
+
+}  // namespace cpu
 }  // namespace fastarch
