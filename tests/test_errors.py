@@ -120,6 +120,12 @@ CONVOLUTION: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"padding": 2**62}, ValueError, "padding"),
     ({"padding": (0, 0.5)}, TypeError, "padding"),
     ({"padding": np.inf}, TypeError, "padding"),
+    ({"padding": "full"}, ValueError, "padding is 'full'"),
+    ({"padding": "same", "stride": 2}, ValueError, "padding 'same' with stride"),
+    ({"padding": ((1, 0), (1,))}, ValueError, "padding has 1 numbers"),
+    ({"padding": ((1, 0), (0, -1))}, ValueError, "padding"),
+    ({"padding": ((1, 0), (0, 1), (1, 1))}, ValueError, "padding has 3 entries"),
+    ({"padding": ((1, 0), None)}, TypeError, "padding"),
 ]
 POOLING: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"kernel_size": 0}, ValueError, "kernel_size"),
@@ -193,6 +199,7 @@ RECURRENT += [
 ]
 
 BAD: list[Row] = [
+    *cases.BAD,
     *RECURRENT,
     *(("conv2d", *row) for row in CONVOLUTION),
     *(("conv2d_backward", *row) for row in CONVOLUTION),

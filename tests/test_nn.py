@@ -40,6 +40,31 @@ FUNCTIONS: list[tuple[str, Callable[..., Any], tuple[np.ndarray, ...]]] = [
         lambda x, w, b: F.conv2d(x, w, b, (2, 1), (1, 2), (1, 2), 2, "tanh"),
         (normal(2, 4, 5, 5), normal(2, 2, 3, 2), normal(2)),
     ),
+    (
+        "conv1d tanh",
+        lambda x, w, b: F.conv1d(x, w, b, 2, ((2, 1),), activation="tanh"),
+        (normal(2, 2, 6), normal(3, 2, 3), normal(3)),
+    ),
+    (
+        "conv3d",
+        lambda x, w, b: F.conv3d(x, w, b, padding=1),
+        (normal(1, 2, 3, 2, 3), normal(2, 2, 2, 2, 2), normal(2)),
+    ),
+    (
+        "conv3d relu",
+        lambda x, w: F.conv3d(x, w, stride=2, activation="relu"),
+        (normal(1, 1, 4, 3, 3), normal(2, 1, 2, 2, 2)),
+    ),
+    (
+        "conv_transpose1d",
+        lambda x, w, b: F.conv_transpose1d(x, w, b, 3, output_padding=2),
+        (normal(2, 2, 4), normal(2, 3, 2), normal(3)),
+    ),
+    (
+        "conv_transpose2d",
+        lambda x, w, b: F.conv_transpose2d(x, w, b, 2, 1, 1, 2),
+        (normal(2, 4, 3, 2), normal(4, 1, 3, 2), normal(2)),
+    ),
     ("conv2d same", lambda x, w: F.conv2d(x, w, padding="same"), (normal(1, 1, 4, 5), normal(2, 1, 2, 3))),
     ("max_pool2d", lambda x: F.max_pool2d(x, 2), (distinct(2, 2, 4, 5),)),
     ("max_pool2d ceil", lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), (distinct(1, 2, 6, 5),)),
@@ -120,6 +145,18 @@ LAYERS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
     ("Conv2d", (2, 4, 3), {}, (2, 2, 7, 6)),
     ("Conv2d", (4, 6, (3, 2), 2, (1, 2), (1, 2), 2), {}, (2, 4, 7, 9)),
     ("Conv2d", (2, 3, 3), {"padding": "same", "bias": False}, (1, 2, 5, 5)),
+    ("Conv2d", (2, 3, (4, 3)), {"padding": "same", "padding_mode": "circular"}, (2, 2, 6, 5)),
+    ("Conv2d", (2, 3, 3), {"padding": (2, 1), "padding_mode": "reflect", "stride": 2}, (2, 2, 6, 5)),
+    ("Conv2d", (2, 3, 3), {"padding": (4, 0), "padding_mode": "replicate"}, (2, 2, 2, 5)),
+    ("Conv1d", (2, 4, 3), {}, (2, 2, 9)),
+    ("Conv1d", (4, 6, 4, 1), {"padding": "same", "dilation": 2, "groups": 2}, (2, 4, 9)),
+    ("Conv1d", (2, 3, 3, 2, 2), {"padding_mode": "reflect", "bias": False}, (1, 2, 7)),
+    ("Conv3d", (2, 3, 3), {"padding": 1}, (2, 2, 4, 5, 3)),
+    ("Conv3d", (4, 2, (2, 3, 1), (2, 1, 3), (1, 2, 0), (2, 1, 1), 2), {}, (1, 4, 5, 4, 6)),
+    ("Conv3d", (1, 2, 3), {"padding": 1, "padding_mode": "circular"}, (1, 1, 3, 4, 2)),
+    ("ConvTranspose1d", (2, 4, 3), {"stride": 2, "output_padding": 1}, (2, 2, 5)),
+    ("ConvTranspose2d", (2, 4, 4, 2, 1), {}, (2, 2, 4, 5)),
+    ("ConvTranspose2d", (4, 6, (3, 2), 3, (1, 0), (2, 1), 2, False, (2, 1)), {}, (1, 4, 3, 4)),
     ("MaxPool2d", (2,), {}, (2, 3, 7, 6)),
     ("MaxPool2d", (3, 2, 1), {"ceil_mode": True}, (2, 3, 8, 6)),
     ("MaxPool2d", ((2, 3), 1, 0, 2), {}, (2, 3, 8, 7)),
@@ -157,6 +194,49 @@ def test_layers_are_pytorch_s(name: str, args: Any, options: Any, shape: tuple[i
     np.testing.assert_allclose(x.grad, other.grad.numpy(), rtol=1e-10, atol=1e-12)
     for (key, parameter), peer in zip(mine.named_parameters(), theirs.parameters()):
         np.testing.assert_allclose(parameter.grad, peer.grad.numpy(), rtol=1e-10, atol=1e-12, err_msg=key)
+
+
+def test_output_size_of_a_transposed_convolution() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the second oracle here")
+    mine, theirs = (
+        nn.ConvTranspose2d(2, 3, 3, 3, 1).double(),
+        torch.nn.ConvTranspose2d(2, 3, 3, 3, 1).double(),
+    )
+    mine.load_state_dict({key: value.numpy() for key, value in theirs.state_dict().items()})
+    x = normal(2, 2, 4, 5)
+    for size in ((10, 13), (12, 14), (11, 15)):
+        want = theirs(torch.tensor(x), output_size=size).detach().numpy()
+        np.testing.assert_allclose(mine(fa.tensor(x), output_size=size).numpy(), want, rtol=1e-11, atol=1e-12)
+    with pytest.raises(ValueError, match=r"\[ConvTranspose2d\] output_size must be between \(10, 13\) and"):
+        mine(fa.tensor(x), output_size=(13, 13))
+
+
+def test_padding_of_one_side() -> None:
+    layer = nn.Conv2d(1, 1, 2, padding=((1, 0), 2), bias=False, dtype=np.float64)
+    x = normal(1, 1, 3, 4)
+    want = F.conv2d(np.pad(x, ((0, 0), (0, 0), (1, 0), (2, 2))), layer.weight)
+    np.testing.assert_allclose(layer(x).numpy(), want.numpy(), rtol=1e-12)
+    assert "padding=((1, 0), 2)" in repr(layer)
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate", "circular"])
+def test_pad_is_pytorch_s(backend: Backend, mode: str) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the second oracle here")
+    values = normal(2, 3, 5, 4)
+    for ends in ((1, 2), (2, 0, 0, 3), (3, 3, 4, 1)):
+        x, other = (
+            fa.tensor(backend.put(values), requires_grad=True),
+            torch.tensor(values, requires_grad=True),
+        )
+        with fa.backend(backend.name):
+            y = F.pad(x, ends, mode)
+            want = torch.nn.functional.pad(other[None] if len(ends) == 2 else other, ends, mode)
+            want = want[0] if len(ends) == 2 else want
+            np.testing.assert_array_equal(host(y.data), want.detach().numpy())
+            cotangent = normal(*y.shape)
+            y.backward(backend.put(cotangent))
+        want.backward(torch.tensor(cotangent))
+        np.testing.assert_allclose(host(x.grad), other.grad.numpy(), rtol=1e-12, atol=1e-12)
 
 
 def test_reprs() -> None:
@@ -220,6 +300,35 @@ def test_fused_activations(backend: Backend, activation: str) -> None:
             r"\[Conv2d\] padding must be at least 0, got -1",
         ),
         (lambda: nn.Conv2d(3, 4, 3, padding="full"), TypeError, r"\[Conv2d\] padding must be .* 'full'"),
+        (lambda: nn.Conv2d(3, 4, 3, padding_mode="mirror"), ValueError, r"padding_mode must be one of zeros"),
+        (lambda: nn.Conv2d(3, 4, 3, 2, "same"), ValueError, r"\[Conv2d\] padding 'same' needs stride 1"),
+        (lambda: nn.Conv2d(3, 4, 3, padding=((1, 2), (1, -1))), ValueError, "padding must be at least 0"),
+        (lambda: nn.Conv2d(3, 4, 3, padding=((1, 2), (1,))), ValueError, "padding must be an int or a pair"),
+        (lambda: nn.Conv2d(3, 4, 3, padding=((1, 2), 1, 1)), ValueError, "padding must have 2 entries"),
+        (
+            lambda: nn.Conv1d(3, 4, (3, 3)),
+            ValueError,
+            r"\[Conv1d\] kernel_size must be an int or a tuple of one",
+        ),
+        (lambda: nn.Conv3d(3, 4, (3, 3)), ValueError, r"\[Conv3d\] kernel_size must be an int or a triple"),
+        (
+            lambda: nn.ConvTranspose2d(3, 4, 3, padding_mode="reflect"),
+            ValueError,
+            "padding_mode must be 'zeros'",
+        ),
+        (
+            lambda: nn.ConvTranspose2d(3, 4, 3, padding="same"),
+            TypeError,
+            r"\[ConvTranspose2d\] padding must be",
+        ),
+        (lambda: nn.ConvTranspose1d(3, 4, 3, groups=2), ValueError, r"\[ConvTranspose1d\] groups=2"),
+        (lambda: F.pad(np.ones((2, 3)), (3, 0), "reflect"), ValueError, r"\[pad\] reflect .* at most 2"),
+        (lambda: F.pad(np.ones((2, 3)), (4, 0), "circular"), ValueError, r"\[pad\] circular .* at most 3"),
+        (lambda: F.pad(np.ones((2, 0)), (1, 0), "replicate"), ValueError, r"\[pad\] replicate .* at most 0"),
+        (lambda: F.pad(np.ones((2, 3)), (-1, 0)), ValueError, r"\[pad\] pad is \(-1, 0\)"),
+        (lambda: F.pad(np.ones((2, 3)), (1.0, 0)), TypeError, r"\[pad\] pad is"),
+        (lambda: F.pad(np.ones((2, 3)), (1, 0, 2)), ValueError, r"\[pad\] pad has 3 numbers"),
+        (lambda: F.pad(np.ones((2, 3)), (1, 0), "mirror"), ValueError, r"\[pad\] mode is 'mirror'"),
         (lambda: nn.MaxPool2d(2, stride=0), ValueError, r"\[MaxPool2d\] stride must be at least 1"),
         (lambda: nn.AvgPool2d(True), TypeError, r"\[AvgPool2d\] kernel_size must be an int or a pair"),
         (lambda: nn.Dropout(-0.1), ValueError, r"\[Dropout\] p must be in \[0, 1\], got -0.1"),

@@ -1,9 +1,9 @@
 """Every operator's test cases, their answers by definition and their gradients; imports NumPy alone.
 
 A family is a file here with CASES and GRADIENTS. It may also have VALID, a valid call of each of its public
-operators, OPTIONAL, pairs (operator, argument) that may be None, and kernel_calls(), a small valid call of
-each of its compiled kernels: tests/test_errors.py and tests/hostile_calls.py spoil their arguments one at a
-time.
+operators, OPTIONAL, pairs (operator, argument) that may be None, BAD, rows (operator, changed arguments,
+error, pattern of its message), and kernel_calls(), a small valid call of each of its compiled kernels:
+tests/test_errors.py and tests/hostile_calls.py spoil their arguments one at a time.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ GRADIENTS: list[Gradient] = [gradient for family in _FAMILIES for gradient in fa
 VALID: dict[str, dict[str, Any]] = {
     op: call for family in _FAMILIES for op, call in getattr(family, "VALID", {}).items()
 }
+BAD: list[tuple] = [row for family in _FAMILIES for row in getattr(family, "BAD", ())]
 OPTIONAL: set[tuple[str, str]] = {pair for family in _FAMILIES for pair in getattr(family, "OPTIONAL", ())}
 
 
@@ -34,6 +35,7 @@ def kernel_calls() -> dict[str, dict[str, Any]]:
 
 
 __all__ = [
+    "BAD",
     "CASES",
     "GRADIENTS",
     "LAYOUTS",

@@ -25,9 +25,11 @@ def taps_of(x_shape, weight_shape, stride, padding, dilation, groups):
     Returns the shape of y, the number of c, the pairs (k, first(k)) and every (p, q, r, s, h, w) inside x.
     """
     (n_count, _, height, width), (k_count, c_count, r_count, s_count) = x_shape, weight_shape
-    (sh, sw), (ph, pw), (dh, dw) = pair(stride), pair(padding), pair(dilation)
-    p_count = (height + 2 * ph - dh * (r_count - 1) - 1) // sh + 1
-    q_count = (width + 2 * pw - dw * (s_count - 1) - 1) // sw + 1
+    (sh, sw), (dh, dw) = pair(stride), pair(dilation)
+    reach_h, reach_w = dh * (r_count - 1), dw * (s_count - 1)
+    (ph, bottom), (pw, right) = ends(padding, reach_h, reach_w)
+    p_count = (height + ph + bottom - reach_h - 1) // sh + 1
+    q_count = (width + pw + right - reach_w - 1) // sw + 1
     taps = []
     for p in range(p_count):
         for q in range(q_count):
@@ -38,6 +40,16 @@ def taps_of(x_shape, weight_shape, stride, padding, dilation, groups):
                         taps.append((p, q, r, s, h, w))
     channels = [(k, (k // (k_count // groups)) * c_count) for k in range(k_count)]
     return (n_count, k_count, p_count, q_count), c_count, channels, taps
+
+
+def ends(padding, reach_h, reach_w):
+    """((top, bottom), (left, right))."""
+    if padding == "valid":
+        return (0, 0), (0, 0)
+    if padding == "same":
+        return (reach_h // 2, reach_h - reach_h // 2), (reach_w // 2, reach_w - reach_w // 2)
+    h, w = pair(padding)
+    return pair(h), pair(w)
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, activation=None):
@@ -88,6 +100,10 @@ _SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, int, int], Arguments]] = {
     "stride_leaves_rest": ((1, 2, 8, 7), (3, 3, 3), {"stride": 2}),
     "padding_over_kernel": ((1, 2, 3, 2), (2, 2, 2), {"padding": (3, 4)}),
     "padding_uneven": ((2, 2, 5, 6), (3, 3, 2), {"padding": (0, 1)}),
+    "one_sided": ((2, 2, 5, 4), (3, 3, 2), {"padding": ((3, 0), (0, 1))}),
+    "one_sided_strided": ((1, 2, 6, 7), (3, 2, 3), {"padding": ((0, 1), 2), "stride": 2}),
+    "same_even": ((2, 3, 5, 6), (2, 4, 2), {"padding": "same", "dilation": (1, 3)}),
+    "valid": ((1, 2, 5, 4), (2, 3, 3), {"padding": "valid"}),
     "dilated": ((1, 3, 9, 8), (2, 3, 2), {"dilation": (2, 3)}),
     "dilated_over_image": ((1, 2, 4, 4), (2, 3, 3), {"dilation": 4, "padding": 4}),
     "all_arguments": (
@@ -181,4 +197,7 @@ def _gradient(name: str) -> Gradient:
     )
 
 
-GRADIENTS = [_gradient(n) for n in ("one_pixel_padded", "stride_leaves_rest", "depthwise_multiplier")]
+GRADIENTS = [
+    _gradient(n)
+    for n in ("one_pixel_padded", "one_sided_strided", "stride_leaves_rest", "depthwise_multiplier")
+]

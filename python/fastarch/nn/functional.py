@@ -7,14 +7,21 @@ from typing import Any
 from fastarch import ops, random
 from fastarch.autograd import Array, Function
 from fastarch.nn.class_losses import cross_entropy, log_softmax, nll_loss
+from fastarch.nn.convolutions import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d
+from fastarch.nn.fused import ACTIVATION_BACKWARD, before_activation
 from fastarch.nn.loss_functions import binary_cross_entropy_with_logits, kl_div, mse_loss
+from fastarch.nn.padding import pad
 from fastarch.tensors import Tensor, as_tensor
 
 __all__ = [
     "adaptive_avg_pool2d",
     "avg_pool2d",
     "binary_cross_entropy_with_logits",
+    "conv1d",
     "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
     "cross_entropy",
     "dropout",
     "kl_div",
@@ -23,18 +30,12 @@ __all__ = [
     "max_pool2d",
     "mse_loss",
     "nll_loss",
+    "pad",
     "relu",
     "sigmoid",
     "softmax",
     "tanh",
 ]
-
-_ACTIVATION_BACKWARD = {"relu": ops.relu_backward, "tanh": ops.tanh_backward, "sigmoid": ops.sigmoid_backward}
-
-
-def _before_activation(dy: Array, y: Array, activation: str | None) -> Array:
-    """The gradient of the pre-activation values, from the output that a fused operator gave."""
-    return dy if activation is None else _ACTIVATION_BACKWARD[activation](dy, y)
 
 
 class Linear(Function):
@@ -48,34 +49,8 @@ class Linear(Function):
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Any:
         x, weight, y = ctx.saved
-        dy = _before_activation(dy, y, ctx.activation)
+        dy = before_activation(dy, y, ctx.activation)
         return *ops.linear_backward(dy, x, weight, bias=ctx.needs[2], need=ctx.needs[:2]), None
-
-
-class Conv2d(Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Array,
-        weight: Array,
-        bias: Array | None,
-        activation: str | None,
-        geometry: tuple[Any, Any, Any, int],  # stride, padding, dilation, groups
-    ) -> Array:
-        y = ops.conv2d(x, weight, bias, *geometry, activation)
-        ctx.activation, ctx.geometry = activation, geometry
-        ctx.save(x, weight, y if activation is not None else None)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, dy: Array) -> Any:
-        x, weight, y = ctx.saved
-        dy = _before_activation(dy, y, ctx.activation)
-        stride, padding, dilation, groups = ctx.geometry
-        grads = ops.conv2d_backward(
-            dy, x, weight, ctx.needs[2], stride, padding, dilation, groups, ctx.needs[:2]
-        )
-        return *grads, None, None
 
 
 class MaxPool2d(Function):
@@ -132,7 +107,7 @@ class Activation(Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Any:
-        return _ACTIVATION_BACKWARD[ctx.kind](dy, ctx.saved[0]), None
+        return ACTIVATION_BACKWARD[ctx.kind](dy, ctx.saved[0]), None
 
 
 _ACTIVATION = {"relu": ops.relu, "tanh": ops.tanh, "sigmoid": ops.sigmoid}
@@ -167,22 +142,6 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None)
     is fused.
     """
     return Linear.apply(as_tensor(x), weight, bias, activation)
-
-
-def conv2d(
-    x: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-    activation: str | None = None,
-) -> Tensor:
-    """x [N, C, H, W] with filters weight [K, C/groups, R, S] plus bias [K]; the activation, if any, is
-    fused.
-    """
-    return Conv2d.apply(as_tensor(x), weight, bias, activation, (stride, padding, dilation, groups))
 
 
 def max_pool2d(

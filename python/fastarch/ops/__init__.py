@@ -8,7 +8,15 @@ float16 or bfloat16 (NumPy's from ml_dtypes): arithmetic and sums are float32 th
 """
 
 from fastarch.ops.activation import relu, relu_backward, sigmoid, sigmoid_backward, tanh, tanh_backward
+from fastarch.ops.conv1d import conv1d, conv1d_backward
 from fastarch.ops.conv2d import conv2d, conv2d_backward
+from fastarch.ops.conv3d import conv3d, conv3d_backward
+from fastarch.ops.conv_transpose import (
+    conv_transpose1d,
+    conv_transpose1d_backward,
+    conv_transpose2d,
+    conv_transpose2d_backward,
+)
 from fastarch.ops.dropout import dropout, dropout_backward
 from fastarch.ops.linear import linear, linear_backward
 from fastarch.ops.pool2d import (
@@ -42,7 +50,18 @@ from fastarch.ops.softmax import (
 OPERATORS: dict[str, tuple[str, ...]] = {
     "activation": ("relu", "relu_backward", "tanh", "tanh_backward", "sigmoid", "sigmoid_backward"),
     "linear": ("linear", "linear_backward"),
-    "conv2d": ("conv2d", "conv2d_backward"),
+    "conv2d": (
+        "conv2d",
+        "conv2d_backward",
+        "conv1d",
+        "conv1d_backward",
+        "conv3d",
+        "conv3d_backward",
+        "conv_transpose1d",
+        "conv_transpose1d_backward",
+        "conv_transpose2d",
+        "conv_transpose2d_backward",
+    ),
     "pool2d": (
         "max_pool2d",
         "max_pool2d_backward",
@@ -82,8 +101,16 @@ __all__ = [
     "adaptive_avg_pool2d_backward",
     "avg_pool2d",
     "avg_pool2d_backward",
+    "conv1d",
+    "conv1d_backward",
     "conv2d",
     "conv2d_backward",
+    "conv3d",
+    "conv3d_backward",
+    "conv_transpose1d",
+    "conv_transpose1d_backward",
+    "conv_transpose2d",
+    "conv_transpose2d_backward",
     "cross_entropy",
     "cross_entropy_backward",
     "dropout",

@@ -1,7 +1,7 @@
 """The layers, a file per family."""
 
 from fastarch.nn.layers.activation import ReLU, Sigmoid, Softmax, Tanh
-from fastarch.nn.layers.conv import Conv2d
+from fastarch.nn.layers.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d
 from fastarch.nn.layers.linear import Linear
 from fastarch.nn.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from fastarch.nn.layers.recurrent import GRU, LSTM, RNN
@@ -15,7 +15,11 @@ __all__ = [
     "RNN",
     "AdaptiveAvgPool2d",
     "AvgPool2d",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "Dropout",
     "Flatten",
     "GRUCell",

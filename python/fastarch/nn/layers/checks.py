@@ -20,15 +20,8 @@ def pair(layer: str, name: str, value: Any, least: int) -> tuple[int, int]:
     """An int or two of them as (height, width); raises TypeError or ValueError, also when one is below
     `least`.
     """
-    parts = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
-    if len(parts) != 2:
-        raise ValueError(f"[{layer}] {name} must be an int or a pair (height, width), got {value!r}")
-    for part in parts:
-        if not isinstance(part, Integral) or isinstance(part, bool):
-            raise TypeError(f"[{layer}] {name} must be an int or a pair (height, width), got {value!r}")
-        if part < least:
-            raise ValueError(f"[{layer}] {name} must be at least {least}, got {value!r}")
-    return int(parts[0]), int(parts[1])
+    height, width = sizes(layer, name, value, least, 2)
+    return height, width
 
 
 def check_activation(layer: str, activation: str | None) -> str | None:
@@ -38,3 +31,40 @@ def check_activation(layer: str, activation: str | None) -> str | None:
             f"[{layer}] activation must be None, 'relu', 'tanh' or 'sigmoid', got {activation!r}"
         )
     return activation
+
+
+_EXPECTED = {
+    1: "an int or a tuple of one",
+    2: "an int or a pair (height, width)",
+    3: "an int or a triple (depth, height, width)",
+}
+
+
+def sizes(layer: str, name: str, value: Any, least: int, axes: int) -> tuple[int, ...]:
+    """An int or one for each axis; raises TypeError or ValueError, also when one is below `least`."""
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    parts = tuple(value) if listed else (value,) * axes
+    if len(parts) != axes:
+        raise ValueError(f"[{layer}] {name} must be {_EXPECTED[axes]}, got {value!r}")
+    for part in parts:
+        if not isinstance(part, Integral) or isinstance(part, bool):
+            raise TypeError(f"[{layer}] {name} must be {_EXPECTED[axes]}, got {value!r}")
+        if part < least:
+            raise ValueError(f"[{layer}] {name} must be at least {least}, got {value!r}")
+    return tuple(int(part) for part in parts)
+
+
+def paddings(layer: str, value: Any, axes: int) -> tuple[int | tuple[int, int], ...]:
+    """An int, or for each axis an int or a pair (before, after); errors as from `sizes`."""
+    if not isinstance(value, (tuple, list)) or not any(isinstance(side, (tuple, list)) for side in value):
+        return sizes(layer, "padding", value, 0, axes)
+    if len(value) != axes:
+        raise ValueError(
+            f"[{layer}] padding must have {axes} entries, an int or (before, after), got {value!r}"
+        )
+    found: list[int | tuple[int, int]] = []
+    for side in value:
+        listed = isinstance(side, (tuple, list))
+        numbers = sizes(layer, "padding", side if listed else (side,), 0, 2 if listed else 1)
+        found.append((numbers[0], numbers[1]) if listed else numbers[0])
+    return tuple(found)

@@ -1,0 +1,137 @@
+"""Convolutions as functions of tensors; fastarch.nn.functional hands them on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastarch import ops
+from fastarch.autograd import Array, Function
+from fastarch.nn.fused import before_activation
+from fastarch.tensors import Tensor, as_tensor
+
+_FORWARD: dict[int, Any] = {1: ops.conv1d, 2: ops.conv2d, 3: ops.conv3d}
+_TRANSPOSED: dict[int, Any] = {1: ops.conv_transpose1d, 2: ops.conv_transpose2d}
+
+
+class Convolution(Function):
+    """Along one, two or three axes: x's two leading ones are the batch and the channels."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        activation: str | None,
+        geometry: tuple[Any, Any, Any, int],  # stride, padding, dilation, groups
+        axes: int,
+    ) -> Array:
+        y = _FORWARD[axes](x, weight, bias, *geometry, activation)
+        ctx.activation, ctx.geometry, ctx.axes = activation, geometry, axes
+        ctx.save(x, weight, y if activation is not None else None)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Any:
+        x, weight, y = ctx.saved
+        dy = before_activation(dy, y, ctx.activation)
+        backward: Any = getattr(ops, f"conv{ctx.axes}d_backward")
+        grads = backward(dy, x, weight, ctx.needs[2], *ctx.geometry, ctx.needs[:2])
+        return *grads, None, None, None
+
+
+class TransposedConvolution(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        geometry: tuple[Any, Any, Any, int, Any],  # stride, padding, output_padding, groups, dilation
+        axes: int,
+    ) -> Array:
+        ctx.geometry, ctx.axes = geometry, axes
+        ctx.save(x, weight)
+        return _TRANSPOSED[axes](x, weight, bias, *geometry)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Any:
+        x, weight = ctx.saved
+        backward: Any = getattr(ops, f"conv_transpose{ctx.axes}d_backward")
+        return *backward(dy, x, weight, ctx.needs[2], *ctx.geometry, ctx.needs[:2]), None, None
+
+
+def conv1d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    activation: str | None = None,
+) -> Tensor:
+    """x [N, C, L] with filters weight [K, C/groups, S] plus bias [K]; the activation, if any, is fused."""
+    return Convolution.apply(as_tensor(x), weight, bias, activation, (stride, padding, dilation, groups), 1)
+
+
+def conv2d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    activation: str | None = None,
+) -> Tensor:
+    """x [N, C, H, W] with filters weight [K, C/groups, R, S] plus bias [K]; the activation, if any, is
+    fused.
+    """
+    return Convolution.apply(as_tensor(x), weight, bias, activation, (stride, padding, dilation, groups), 2)
+
+
+def conv3d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    activation: str | None = None,
+) -> Tensor:
+    """x [N, C, D, H, W] with filters weight [K, C/groups, T, R, S] plus bias [K]; the activation, if any, is
+    fused.
+    """
+    return Convolution.apply(as_tensor(x), weight, bias, activation, (stride, padding, dilation, groups), 3)
+
+
+def conv_transpose1d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
+    """x [N, C, L] spread by weight [C, K/groups, S], plus bias [K]."""
+    geometry = stride, padding, output_padding, groups, dilation
+    return TransposedConvolution.apply(as_tensor(x), weight, bias, geometry, 1)
+
+
+def conv_transpose2d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
+    """x [N, C, H, W] spread by weight [C, K/groups, R, S], plus bias [K]."""
+    geometry = stride, padding, output_padding, groups, dilation
+    return TransposedConvolution.apply(as_tensor(x), weight, bias, geometry, 2)
