@@ -18,14 +18,28 @@ import numpy as np
 import pytest
 
 from cases import conv2d as conv
-from cases import linear, softmax
+from cases import convolutions, linear, softmax
 from cases import pool2d as pool
 from conftest import Backend
 
 SCALE = float(os.environ.get("FASTARCH_CONFIGURATIONS", "1"))
 # How many of each kind; the emulator runs every thread of every block, thousands of times slower than a GPU.
-NUMBER = {"conv2d": 3000, "pooling": 3000, "linear": 500, "softmax": 500, "cross_entropy": 500}
-ON_EMULATOR = {"conv2d": 1000, "pooling": 1000, "linear": 200, "softmax": 200, "cross_entropy": 200}
+NUMBER = {
+    "conv2d": 3000,
+    "convolutions": 2000,
+    "pooling": 3000,
+    "linear": 500,
+    "softmax": 500,
+    "cross_entropy": 500,
+}
+ON_EMULATOR = {
+    "conv2d": 1000,
+    "convolutions": 600,
+    "pooling": 1000,
+    "linear": 200,
+    "softmax": 200,
+    "cross_entropy": 200,
+}
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 Arrays = tuple[np.ndarray, ...]
@@ -94,6 +108,36 @@ def window_without_pixels(shape: tuple[int, ...], call: dict[str, Any], dilation
     return any(not taps for _, _, taps, _ in pool.windows(shape, y_shape, *sizes[1:]))
 
 
+def random_of_axes(rng: np.random.Generator) -> tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]:
+    """A convolution, transposed or not: operator, shapes of x and weight, the call's other arguments."""
+    while True:
+        op = str(rng.choice(["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"]))
+        axes, groups = int(op[-2]), int(rng.choice([1, 1, 2, 3]))
+        c, k = (groups * int(rng.integers(1, 4)) for _ in range(2))
+        extent, window, stride, dilation = (
+            tuple(int(v) for v in rng.integers(1, high, axes)) for high in (9 - axes, 4, 4, 4)
+        )
+        ends = [tuple(int(v) for v in rng.integers(0, 4, 2)) for _ in range(axes)]
+        padding: Any = tuple(end if rng.random() < 0.5 else end[0] for end in ends)
+        call: dict[str, Any] = {"stride": stride, "dilation": dilation, "groups": groups}
+        n = int(rng.integers(1, 4))
+        if "transpose" in op:
+            more = tuple(int(rng.integers(0, max(s, d))) for s, d in zip(stride, dilation, strict=True))
+            call |= {"padding": padding, "output_padding": more}
+            if min(convolutions.transposed_sizes(extent, window, stride, padding, more, dilation)) > 0:
+                return op, (n, c, *extent), (c, k // groups, *window), call
+            continue
+        named = str(rng.choice(["", "", "", "valid", "same"]))
+        call["padding"] = named or padding
+        if named == "same":
+            call["stride"] = 1
+        spans = zip(
+            extent, window, dilation, convolutions.ends(call["padding"], window, dilation), strict=True
+        )
+        if all(size + sum(end) >= d * (t - 1) + 1 for size, t, d, end in spans):
+            return op, (n, c, *extent), (k, c // groups, *window), call
+
+
 def pair_or_one(rng: np.random.Generator, low: int, high: int) -> int | tuple[int, int]:
     """One number for both axes or a pair, in [low, high)."""
     if rng.random() < 0.4:
@@ -132,6 +176,30 @@ def convolution_reference(x, weight, bias, dy, call) -> Arrays:
     return conv.conv2d(x, weight, bias, **call), *conv.conv2d_backward(dy, x, weight, **call)
 
 
+def reference_of_axes(op: str, x, weight, bias, dy, call) -> Arrays:
+    if not HAS_TORCH:
+        forward = convolutions.transposed if "transpose" in op else convolutions.convolution
+        backward = (
+            convolutions.transposed_backward if "transpose" in op else convolutions.convolution_backward
+        )
+        return forward(x, weight, bias, **call), *backward(dy, x, weight, **call)
+    function, sides = getattr(functional(), op), call["padding"]
+    if isinstance(sides, str):
+        return torch_gradients(functools.partial(function, **call), [x, weight, bias], dy)
+    # PyTorch pads both ends alike, so its image is padded first, or its transposed result cut.
+    ends = [(side, side) if isinstance(side, int) else side for side in sides]
+    rest = call | {"padding": 0}
+
+    def padded(x, weight, bias):
+        return function(functional().pad(x, [v for end in reversed(ends) for v in end]), weight, bias, **rest)
+
+    def cut(x, weight, bias):
+        y = function(x, weight, bias, **rest)
+        return y[(..., *(slice(a, size - b) for (a, b), size in zip(ends, y.shape[2:], strict=True)))]
+
+    return torch_gradients(cut if "transpose" in op else padded, [x, weight, bias], dy)
+
+
 def pooling_reference(op: str, x, dy, call) -> Arrays:
     if HAS_TORCH:
         return torch_gradients(functools.partial(getattr(functional(), op), **call), [x], dy)
@@ -160,6 +228,21 @@ def compare_convolution(backend: Backend, rng: np.random.Generator) -> None:
     y = backend.call("conv2d", {"x": px, "weight": pw, "bias": pb, **call})
     gradients = backend.call("conv2d_backward", {"dy": pdy, "x": px, "weight": pw, **call})
     what = f"conv2d x {x_shape} weight {w_shape} {call} {dtype}"
+    check_all((y, *gradients), want, backend, ("y", "dx", "dw", "db"), what)
+
+
+def compare_of_axes(backend: Backend, rng: np.random.Generator) -> None:
+    op, x_shape, w_shape, call = random_of_axes(rng)
+    dtype = str(rng.choice(["float32", "float64"]))
+    x, weight = (rng.standard_normal(s).astype(dtype) for s in (x_shape, w_shape))
+    outputs = w_shape[1] * call["groups"] if "transpose" in op else w_shape[0]
+    bias = rng.standard_normal(outputs).astype(dtype)
+    px, pw, pb = (backend.put(a) for a in (x, weight, bias))
+    y = backend.call(op, {"x": px, "weight": pw, "bias": pb, **call})
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    gradients = backend.call(f"{op}_backward", {"dy": backend.put(dy), "x": px, "weight": pw, **call})
+    want = reference_of_axes(op, x, weight, bias, dy, call)
+    what = f"{op} x {x_shape} weight {w_shape} {call} {dtype}"
     check_all((y, *gradients), want, backend, ("y", "dx", "dw", "db"), what)
 
 
@@ -245,6 +328,7 @@ def check_all(got: tuple, want: Arrays, backend: Backend, names: tuple[str, ...]
 
 COMPARISONS: dict[str, Callable[[Backend, np.random.Generator], None]] = {
     "conv2d": compare_convolution,
+    "convolutions": compare_of_axes,
     "pooling": compare_pooling,
     "linear": compare_linear,
     "softmax": compare_softmax,
@@ -257,6 +341,7 @@ def test_pytorch_is_here_when_required() -> None:
         assert HAS_TORCH, "FASTARCH_REQUIRE_TORCH=1 and PyTorch is not installed"
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 @pytest.mark.parametrize("kind", COMPARISONS)
 def test_random_configurations(kind: str, backend: Backend, count_configurations) -> None:
     number = max(1, round((ON_EMULATOR if backend.name == "emulator" else NUMBER)[kind] * SCALE))

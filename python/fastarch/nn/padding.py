@@ -70,9 +70,7 @@ def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float = 0.0) 
         if count < 0:
             raise ValueError(f"[pad] pad is {tuple(pad)}, expected none negative")
     if len(pad) % 2 or len(pad) > 2 * x.ndim:
-        raise ValueError(
-            f"[pad] pad has {len(pad)} numbers for {x.ndim} axes, expected two for each padded axis"
-        )
+        raise ValueError(f"[pad] pad has {len(pad)} numbers for {x.ndim} axes, expected two for each")
     sides = [(0, 0)] * (x.ndim - len(pad) // 2)
     sides += [(int(pad[i]), int(pad[i + 1])) for i in range(len(pad) - 2, -1, -2)]
     for size, side in zip(x.shape, sides):

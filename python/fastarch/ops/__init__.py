@@ -2,8 +2,8 @@
 public.
 
 The array type that came in comes out, on the memory it was in. Names, arguments and layouts follow PyTorch's;
-images are [N, C, H, W]. Arrays are float32 or float64, and where an operator's attribute `dtypes` says so also
-float16 or bfloat16 (NumPy's from ml_dtypes): arithmetic and sums are float32 then, results are rounded once.
+images are [N, C, H, W]. Arrays are float32 or float64, and where an operator's attribute `dtypes` says so
+also float16 or bfloat16 (NumPy's from ml_dtypes): arithmetic and sums are float32 then, results rounded once.
 `fastarch.backend` chooses the implementation; one without kernels for 16-bit floats works on float32 copies.
 """
 

@@ -185,18 +185,21 @@ def settle_transposed(
 def forward(x: Array, weight: Array, bias: Array | None, y: Array, geometry: Geometry, kind: int = 0) -> None:
     """x [N, C, H, W], weight [K, C/groups, R, S], bias [K] or None; y [N, K, P, Q], overwritten."""
     if y.size:
-        run("conv2d_forward", conv2d_forward, (x, weight, bias), y, *geometry, kind, precision=precisions.current())
+        precision = precisions.current()
+        run("conv2d_forward", conv2d_forward, (x, weight, bias), y, *geometry, kind, precision=precision)
 
 
 def backward_input(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> None:
     """dy [N, K, P, Q], weight [K, C/groups, R, S]; dx [N, C, H, W], overwritten."""
     if dx.size:
-        run("conv2d_backward_input", conv2d_backward_input, (dy, weight), dx, *geometry, precision=precisions.current())
+        precision = precisions.current()
+        run("conv2d_backward_input", conv2d_backward_input, (dy, weight), dx, *geometry, precision=precision)
 
 
 def backward_weight(dy: Array, x: Array, dw: Array, db: Array | None, geometry: Geometry) -> None:
     """dy [N, K, P, Q], x [N, C, H, W]; dw [K, C/groups, R, S] and db [K] (or None), overwritten."""
-    run("conv2d_backward_weight", conv2d_backward_weight, (dy, x), dw, db, *geometry, precision=precisions.current())
+    precision = precisions.current()
+    run("conv2d_backward_weight", conv2d_backward_weight, (dy, x), dw, db, *geometry, precision=precision)
 
 
 def gradients(

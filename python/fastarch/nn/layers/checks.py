@@ -59,9 +59,7 @@ def paddings(layer: str, value: Any, axes: int) -> tuple[int | tuple[int, int], 
     if not isinstance(value, (tuple, list)) or not any(isinstance(side, (tuple, list)) for side in value):
         return sizes(layer, "padding", value, 0, axes)
     if len(value) != axes:
-        raise ValueError(
-            f"[{layer}] padding must have {axes} entries, an int or (before, after), got {value!r}"
-        )
+        raise ValueError(f"[{layer}] padding must have {axes} entries (ints or pairs), got {value!r}")
     found: list[int | tuple[int, int]] = []
     for side in value:
         listed = isinstance(side, (tuple, list))
