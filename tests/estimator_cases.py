@@ -9,4 +9,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "DSNRegressor": {"n_modules": 2, "n_hidden": 20, "n_epochs": 10},
     "TDSNClassifier": {"n_modules": 2, "n_hidden": (6, 5), "n_epochs": 10},
     "TDSNRegressor": {"n_modules": 2, "n_hidden": (6, 5), "n_epochs": 10},
+    "RBM": {"n_components": 5, "n_epochs": 2},
+    "GaussianRBM": {"n_components": 5, "n_epochs": 2},
+    "RatingRBM": {"n_components": 5, "n_epochs": 2},
+    "ConvolutionalRBM": {"n_components": 3, "n_epochs": 2},
 }

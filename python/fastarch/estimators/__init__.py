@@ -7,19 +7,26 @@ from typing import Any
 
 from fastarch.estimators import persistence
 from fastarch.estimators.base import Estimator, NotFittedError
+from fastarch.estimators.convolutional_rbm import ConvolutionalRBM
 from fastarch.estimators.dsn import DSNClassifier, DSNRegressor, TDSNClassifier, TDSNRegressor
 from fastarch.estimators.epochs import watched
 from fastarch.estimators.info import EstimatorInfo, Part, Report
+from fastarch.estimators.rating_rbm import RatingRBM
+from fastarch.estimators.rbm import RBM, GaussianRBM
 
 __all__ = [
     "CLASSES",
     "ESTIMATORS",
+    "RBM",
+    "ConvolutionalRBM",
     "DSNClassifier",
     "DSNRegressor",
     "Estimator",
     "EstimatorInfo",
+    "GaussianRBM",
     "NotFittedError",
     "Part",
+    "RatingRBM",
     "Report",
     "TDSNClassifier",
     "TDSNRegressor",
@@ -29,7 +36,17 @@ __all__ = [
 
 # Every class whose files `load` reads, by name.
 CLASSES: dict[str, type[Estimator]] = {
-    cls.__name__: cls for cls in (DSNClassifier, DSNRegressor, TDSNClassifier, TDSNRegressor)
+    cls.__name__: cls
+    for cls in (
+        RBM,
+        GaussianRBM,
+        RatingRBM,
+        ConvolutionalRBM,
+        DSNClassifier,
+        DSNRegressor,
+        TDSNClassifier,
+        TDSNRegressor,
+    )
 }
 
 # What the command line trains and lists.
