@@ -26,9 +26,12 @@ class Discrete(Restricted):
         n_units: so many units, drawn for each sample, stand for all; None takes all, which costs as much as D
         transforms. Absent units take no part. Besag, "Statistical analysis of non-lattice data" (1975).
         """
-        rows = self._rows(X, "pseudo_likelihood")
+        return self._conditionals(X, n_units, "pseudo_likelihood")
+
+    def _conditionals(self, X: Any, n_units: int | None, method: str) -> Any:
+        rows = self._rows(X, method)
         if n_units is not None:
-            check_count(f"{self._name}.pseudo_likelihood", "n_units", n_units)
+            check_count(f"{self._name}.{method}", "n_units", n_units)
         stream = Stream(self._seed_, _UNITS_STREAM)
         parts = [
             pseudo_likelihood(self._machine(), *self._encode(block), n_units, stream)
@@ -38,7 +41,7 @@ class Discrete(Restricted):
 
     def score_samples(self, X: Any) -> Any:
         """The pseudo-likelihood of each sample of X [N, D], over all units: [N], in nats."""
-        return self.pseudo_likelihood(X)
+        return self._conditionals(X, None, "score_samples")
 
 
 def pseudo_likelihood(

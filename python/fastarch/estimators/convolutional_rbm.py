@@ -367,8 +367,11 @@ class ConvolutionalRBM(Contrastive):
         n_units: so many pixels, drawn for each picture, stand for all; None takes all, which costs as much as
         D transforms. Raises ValueError for Gaussian pixels. Besag (1975).
         """
-        who = f"{self._name}.pseudo_likelihood"
-        rows = self._rows(X, "pseudo_likelihood")
+        return self._conditionals(X, n_units, "pseudo_likelihood")
+
+    def _conditionals(self, X: Any, n_units: int | None, method: str) -> Any:
+        who = f"{self._name}.{method}"
+        rows = self._rows(X, method)
         if self.visible != "bernoulli":
             raise ValueError(f"[{who}] visible units are gaussian, expected bernoulli")
         pixels = rows.shape[1]
@@ -390,7 +393,7 @@ class ConvolutionalRBM(Contrastive):
 
     def score_samples(self, X: Any) -> Any:
         """The pseudo-likelihood of each sample of X [N, D], over all pixels: [N], in nats."""
-        return self.pseudo_likelihood(X)
+        return self._conditionals(X, None, "score_samples")
 
 
 def _log_one_plus_sum(x: Array) -> Array:

@@ -158,10 +158,13 @@ class Restricted(ContrastiveDivergence):
         log_z: ln Z where it is known; None takes it exactly when a layer has at most 2^16 states, and from
         `ais()` otherwise. Raises ValueError for missing values.
         """
-        rows = self._rows(X, "log_likelihood")
+        return self._log_likelihoods(X, log_z, "log_likelihood")
+
+    def _log_likelihoods(self, X: Any, log_z: float | None, method: str) -> Any:
+        rows = self._rows(X, method)
         if any(bool(array_module(block).isnan(block).any()) for _, block in rows.blocks()):
             raise ValueError(
-                f"[{self._name}.log_likelihood] X has missing values, expected complete samples: an absent "
+                f"[{self._name}.{method}] X has missing values, expected complete samples: an absent "
                 "unit changes ln Z"
             )
         if log_z is None:

@@ -260,10 +260,13 @@ class GaussianRBM(Restricted):
         log_z: ln Z where it is known; None takes it exactly for at most 16 hidden units, and from `ais()`
         otherwise. Raises ValueError for missing values.
         """
-        self._check_fitted("log_likelihood")
-        volume = float(array_module(self.mean_).log(self.scale_ * self._deviation()).sum())
-        return super().log_likelihood(X, log_z) - volume
+        return self._log_likelihoods(X, log_z, "log_likelihood")
+
+    def _log_likelihoods(self, X: Any, log_z: float | None, method: str) -> Any:
+        standardised = super()._log_likelihoods(X, log_z, method)
+        volume = array_module(self.mean_).log(self.scale_ * self._deviation()).sum()
+        return standardised - float(volume)
 
     def score_samples(self, X: Any) -> Any:
         """The log-density of each sample of X [N, D]: what `log_likelihood` returns."""
-        return self.log_likelihood(X)
+        return self._log_likelihoods(X, None, "score_samples")
