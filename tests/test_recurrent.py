@@ -34,7 +34,7 @@ def random_call(kind: str, rng: np.random.Generator) -> dict[str, Any]:
         more |= {"b_ih": None, "b_hh": None}
     if kind == "rnn" and rng.random() < 0.5:
         more["nonlinearity"] = "relu"
-    more["algorithm"] = str(rng.choice(["auto", "step"]))
+    more["algorithm"] = str(rng.choice(["auto", "step", "persistent"]))
     without = tuple(name for name in ("dy", "dhn", "dcn") if rng.random() < 0.2)
     return cases._make_backward(kind, "random", more, without, rng, dtype)
 
@@ -193,6 +193,17 @@ def test_algorithms_agree(kind: str, sizes: tuple[int, int, int, int], backend: 
     agree(kind, sequence(kind, sizes, backend), backend)
 
 
+@on_kernels
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("kind", cases.KINDS)
+def test_algorithms_agree_on_lengths(kind: str, reverse: bool, backend: Backend) -> None:
+    """More sequences than are staged at a time, which end, or in reverse begin, at different steps."""
+    lengths = np.random.default_rng(2).integers(1, 6, 37)
+    lengths[0] = 5
+    call = sequence(kind, (6, 37, 2, 5), backend) | {"lengths": lengths, "reverse": reverse}
+    agree(kind, call, backend)
+
+
 @pytest.mark.backends("emulator")
 @pytest.mark.parametrize("kind", cases.KINDS)
 def test_persistent_kernel_under_random_schedules(kind: str, backend: Backend, count_configurations) -> None:
@@ -200,7 +211,7 @@ def test_persistent_kernel_under_random_schedules(kind: str, backend: Backend, c
     from fastarch import _emulator
 
     seeds = max(1, round(200 * SCALE))
-    call = sequence(kind, (4, 3, 2, 7), backend)
+    call = sequence(kind, (4, 3, 2, 7), backend) | {"lengths": [2, 4, 3], "reverse": True}
     agree(kind, call, backend)
     want = [a.tobytes() for a in forward_and_gradients(kind, call, "persistent", backend)]
     try:
@@ -227,8 +238,6 @@ def test_weights_that_do_not_fit(backend: Backend) -> None:
 @on_kernels
 def test_what_the_persistent_kernel_does_not_take(backend: Backend) -> None:
     call = sequence("gru", (3, 2, 2, 4), backend) | {"algorithm": "persistent"}
-    with pytest.raises(ValueError, match=r"sequences of one length, expected lengths=None"):
-        backend.call("gru", {**call, "lengths": [3, 2]})
     with pytest.raises(ValueError, match="reset gate before the product"):
         backend.call("gru", {**call, "reset_before": True})
 

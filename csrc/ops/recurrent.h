@@ -24,8 +24,8 @@ struct Recurrence {
 };
 
 // Step by step, or all steps in one cooperative kernel that keeps w_hh in shared memory; `automatic` chooses.
-// The persistent kernel takes sequences of one length and every cell but gru_reset_before, where the weights
-// fit; asked for where it cannot run, it throws std::invalid_argument.
+// The persistent kernel takes every cell but gru_reset_before, whose two products a step would need a barrier
+// each, where the weights fit; asked for where it cannot run, it throws std::invalid_argument.
 enum class Algorithm { automatic = 0, step = 1, persistent = 2 };
 
 // One declaration per device, in the namespaces below.

@@ -6,12 +6,10 @@
 // A warp computes the products of one unit (or, on the way back, two) with a few rows of the batch: its lanes
 // split the sum, so that shared memory is read without bank conflicts, and add their parts by shuffles.
 #pragma once
-#include <algorithm>
+#include <limits>
 
 #include "core/cooperative.h"
-#include "core/reduce.h"
-#include "ops/recurrent.h"
-#include "recurrent/cells.h"
+#include "recurrent/resident.h"
 
 namespace fastarch::cuda {
 
@@ -28,68 +26,25 @@ struct Spread {
   size_t shared = 0;          // bytes
 };
 
-// Adds up 2 * Left values over the lanes: half of them go to the lanes on the other side, half of theirs
-// come, and so on with half as many at half the distance, until value v is with the lanes from v * 32 /
-// values on.
-template <int Left, int Distance, int Values, class T>
-__device__ __forceinline__ void halve_over_lanes(T (&sum)[Values], int lane) {
-  if constexpr (Left > 0) {
-    const bool upper = lane & Distance;
-#pragma unroll
-    for (int i = 0; i < Left; ++i) {
-      const T away = upper ? sum[i] : sum[i + Left], kept = upper ? sum[i + Left] : sum[i];
-      sum[i] = kept + __shfl_xor_sync(kFullWarp, away, Distance);
-    }
-  } else {
-    sum[0] += __shfl_xor_sync(kFullWarp, sum[0], Distance);
-  }
-  if constexpr (Distance > 1) halve_over_lanes<Left / 2, Distance / 2>(sum, lane);
-}
-
-// The products of Columns resident vectors with Rows rows, all `length` long, summed over the lanes: lane l <
-// Rows gets row l's in `mine`.
-template <int Rows, int Columns, class T>
-__device__ __forceinline__ void warp_products(const T* vectors, const T* rows, int length,
-                                              T (&mine)[Columns]) {
-  constexpr int kColumns = Columns == 3 ? 4 : Columns;  // powers of two halve evenly
-  constexpr int kValues = Rows * kColumns;
-  const int lane = threadIdx.x % kWarpThreads;
-  T sum[kValues] = {};
-  for (int k = lane; k < length; k += kWarpThreads) {
-    T row[Rows];
-#pragma unroll
-    for (int r = 0; r < Rows; ++r) row[r] = rows[r * length + k];
-#pragma unroll
-    for (int c = 0; c < Columns; ++c) {
-      const T weight = vectors[c * length + k];
-#pragma unroll
-      for (int r = 0; r < Rows; ++r) sum[r * kColumns + c] += weight * row[r];
-    }
-  }
-  halve_over_lanes<kValues / 2, kWarpThreads / 2>(sum, lane);
-  const int row = lane % Rows;
-#pragma unroll
-  for (int c = 0; c < Columns; ++c)
-    mine[c] = __shfl_sync(kFullWarp, sum[0], (row * kColumns + c) * (kWarpThreads / kValues));
-}
-
-// Brings rows [first, first + count) of from [., length] to shared memory, zeros up to a multiple of Rows.
+// Brings rows [first, first + count) to shared memory, zeros up to a multiple of Rows: of `from` [known,
+// length], and from row `known` on of `others`.
 template <int Rows, class T>
-__device__ __forceinline__ void stage(T* staged, const T* from, int64_t first, int count, int length) {
+__device__ __forceinline__ void stage(T* staged, const T* from, int known, const T* others, int64_t first,
+                                      int count, int length) {
   const int inside = count * length, padded = (count + Rows - 1) / Rows * Rows * length;
-  from += first * length;
+  const int64_t begin = first * length, border = int64_t{known} * length - begin;
   __syncthreads();  // the rows before these have been used
-  for (int i = threadIdx.x; i < padded; i += kPersistentThreads) staged[i] = i < inside ? from[i] : T(0);
+  for (int i = threadIdx.x; i < padded; i += kPersistentThreads)
+    staged[i] = i >= inside ? T(0) : (i < border ? from : others)[begin + i];
   __syncthreads();
 }
 
 template <class Cell, int Rows, class T>
 __global__ void __launch_bounds__(kPersistentThreads, 1)
     persistent_forward_kernel(const T* w_hh, const T* b_n, T* gates, T* h, T* c, T* y, T* extra,
-                              const Recurrence recurrence, const Spread spread) {
+                              const Steps steps, const int units, const Spread spread) {
   constexpr int kGates = Cell::kGates;
   FASTARCH_DYNAMIC_SHARED(T, resident);  // [units, G, H], then the staged rows [staged, H]
-  const int n = static_cast<int>(recurrence.sequences), units = static_cast<int>(recurrence.units);
   const int first_unit = blockIdx.x * spread.units, mine = min(spread.units, units - first_unit);
   T* const staged = resident + spread.units * kGates * units;
   for (int v = 0; v < mine * kGates; ++v) {
@@ -97,17 +52,20 @@ __global__ void __launch_bounds__(kPersistentThreads, 1)
     for (int k = threadIdx.x; k < units; k += kPersistentThreads) resident[v * units + k] = from[k];
   }
   const int warp = threadIdx.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
+  // The states before a step: of the step before, and of the sequences that begin with this one the first.
   const T* before = h;
-  for (int64_t k = 0; k < recurrence.steps; ++k) {
-    const int64_t t = recurrence.reverse ? recurrence.steps - 1 - k : k;
+  int known = 0;
+  for (int k = 0; k < steps.steps; ++k) {
+    const int t = steps.visited(k), n = steps.rows(t);
+    const int64_t first_row = steps.first(t);
     for (int first = 0; first < n; first += spread.staged) {
       const int rows = min(spread.staged, n - first);
-      stage<Rows>(staged, before, first, rows, units);
+      stage<Rows>(staged, before, known, h, first, rows, units);
       const int tiles = (rows + Rows - 1) / Rows;
       for (int item = warp; item < tiles * mine; item += kPersistentWarps) {
         const int u = item % mine, row = item / mine * Rows + lane, unit = first_unit + u;
         const bool active = lane < Rows && row < rows;
-        const int64_t at = (t * n + first + row) * kGates * units + unit;
+        const int64_t at = (first_row + first + row) * kGates * units + unit;
         T a[kGates] = {}, p[kGates];
         if (active) {  // on their way while the products are summed
 #pragma unroll
@@ -116,7 +74,7 @@ __global__ void __launch_bounds__(kPersistentThreads, 1)
         warp_products<Rows, kGates>(resident + u * kGates * units, staged + item / mine * Rows * units, units,
                                     p);
         if (active) {
-          const int64_t i = int64_t{first + row} * units + unit, step = t * n * units + i;
+          const int64_t i = int64_t{first + row} * units + unit, step = first_row * units + i;
           T more = c ? c[i] : T(0);
           y[step] = Cell::forward(a, p, b_n ? b_n[unit] : T(0), staged[row * units + unit], more);
 #pragma unroll
@@ -126,20 +84,26 @@ __global__ void __launch_bounds__(kPersistentThreads, 1)
         }
       }
     }
-    before = y + t * n * units;
+    before = y + first_row * units;
+    known = n;
     grid_sync();
   }
-  for (int64_t i = global_thread(); i < int64_t{n} * units; i += grid_threads()) h[i] = before[i];
+  // A sequence's last state is that of the last step that has it; in reverse, every one's is the first step.
+  for (int64_t i = global_thread(); i < int64_t{steps.sequences} * units; i += grid_threads()) {
+    const int row = static_cast<int>(i / units);
+    int t = steps.visited(steps.steps - 1);
+    while (t >= 0 && steps.rows(t) <= row) --t;
+    if (t >= 0) h[i] = y[steps.first(t) * units + i];
+  }
 }
 
 template <class Cell, int Rows, class T>
 __global__ void __launch_bounds__(kPersistentThreads, 1)
     persistent_backward_kernel(const T* w_hh, const T* gates, const T* dy, const T* extra, const T* previous,
-                               T* dh, T* dc, T* da, T* da_h, const Recurrence recurrence,
+                               T* dh, T* dc, T* da, T* da_h, const Steps steps, const int units,
                                const Spread spread) {
   constexpr int kGates = Cell::kGates;
   FASTARCH_DYNAMIC_SHARED(T, resident);  // [units, GH]: columns of w_hh; then the staged rows [staged, GH]
-  const int n = static_cast<int>(recurrence.sequences), units = static_cast<int>(recurrence.units);
   const int width = kGates * units;
   const int first_unit = blockIdx.x * spread.units, mine = min(spread.units, units - first_unit);
   T* const staged = resident + spread.units * width;
@@ -150,12 +114,13 @@ __global__ void __launch_bounds__(kPersistentThreads, 1)
   }
   const int warp = threadIdx.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
   T* const products_of = Cell::kOwnProductGradient ? da_h : da;
-  for (int64_t k = 0; k < recurrence.steps; ++k) {
-    const int64_t t = recurrence.reverse ? k : recurrence.steps - 1 - k;
+  for (int k = 0; k < steps.steps; ++k) {
+    const int t = steps.visited(k, true), n = steps.rows(t);
+    const int64_t first_row = steps.first(t);
     for (int item = threadIdx.x; item < n * mine; item += kPersistentThreads) {
       const int row = item / mine, unit = first_unit + item % mine;
-      const int64_t i = int64_t{row} * units + unit, step = t * n * units + i;
-      const int64_t at = (t * n + row) * width + unit;
+      const int64_t i = int64_t{row} * units + unit, step = first_row * units + i;
+      const int64_t at = (first_row + row) * width + unit;
       T a[kGates], d[kGates], d_h[kGates];
 #pragma unroll
       for (int g = 0; g < kGates; ++g) a[g] = gates[at + g * units];
@@ -172,7 +137,8 @@ __global__ void __launch_bounds__(kPersistentThreads, 1)
     grid_sync();
     for (int first = 0; first < n; first += spread.staged) {
       const int rows = min(spread.staged, n - first);
-      stage<Rows>(staged, products_of + t * n * width, first, rows, width);
+      stage<Rows>(staged, products_of + first_row * width, n, static_cast<const T*>(nullptr), first, rows,
+                  width);
       const int tiles = (rows + Rows - 1) / Rows, groups = (mine + kBackwardUnits - 1) / kBackwardUnits;
       for (int item = warp; item < tiles * groups; item += kPersistentWarps) {
         const int u = item % groups * kBackwardUnits, row = item / groups * Rows + lane;
@@ -194,9 +160,8 @@ __global__ void __launch_bounds__(kPersistentThreads, 1)
 inline const char* persistent_refusal(const Recurrence& recurrence) {
   if (recurrence.cell == Cell::gru_reset_before)
     return "the reset gate before the product needs two products a step, which the persistent kernel lacks";
-  for (int64_t t = 0; t < recurrence.steps; ++t)
-    if (recurrence.sizes[t] != recurrence.sequences)
-      return "the persistent kernel takes sequences of one length, expected lengths=None";
+  if (recurrence.steps * recurrence.sequences > std::numeric_limits<int>::max())
+    return "the persistent kernel counts the rows of all steps in 32 bits";
   if (!device_attribute(cudaDevAttrCooperativeLaunch)) return "the device has no cooperative launches";
   return nullptr;
 }
@@ -230,8 +195,9 @@ bool launch_persistent(const CallSite& name, Kernel kernel, const Recurrence& re
   if (spread.blocks == 0 ||
       cooperative_blocks(name, kernel, kPersistentThreads, spread.shared) < spread.blocks)
     return false;
+  const StepsOnDevice steps(name, recurrence, stream);
   launch_cooperative(name, kernel, dim3(spread.blocks), dim3(kPersistentThreads), spread.shared, stream,
-                     args..., recurrence, spread);
+                     args..., static_cast<Steps>(steps), static_cast<int>(recurrence.units), spread);
   return true;
 }
 

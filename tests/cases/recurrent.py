@@ -30,6 +30,11 @@ _VARIANTS: dict[str, tuple[str, Arguments]] = {
     "step": ("primes", {"algorithm": "step"}),
     "step_reverse": ("units_37", {"algorithm": "step", "reverse": True}),
     "persistent": ("one_sequence", {"algorithm": "persistent", "reverse": True}),
+    "persistent_lengths": ("primes", {"algorithm": "persistent", "lengths": _UNSORTED}),
+    "persistent_lengths_reverse": (
+        "primes",
+        {"algorithm": "persistent", "lengths": _UNSORTED, "reverse": True},
+    ),
     "persistent_one_step": ("one_step", {"algorithm": "persistent"}),
     "lengths": ("primes", {"lengths": _UNSORTED}),
     "lengths_reverse": ("primes", {"lengths": _UNSORTED, "reverse": True}),

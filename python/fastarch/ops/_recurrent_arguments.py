@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
 from fastarch import arrays
 from fastarch.ops import _recurrent_steps as cells
-from fastarch.ops._boundary import Array, expect_dims, expect_shape, flag, integer
+from fastarch.ops._boundary import Array, empty, expect_dims, expect_shape, flag, integer, narrow, widen
 from fastarch.ops._recurrent_composite import Options
 
 Named = list[tuple[str, Any, bool]]  # name, array, whether it may be None
 LETTERS = ("H", "H", "4H", "3H", "3H")
 
 
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+Operator = TypeVar("Operator", bound=Callable[..., Any])
+
+
+def every_float(function: Operator) -> Operator:
+    """Says that a public operator takes 16-bit floats too."""
+    function.dtypes = DTYPES  # type: ignore[attr-defined]
+    return function
+
+
+class Rounded:
+    """Hands float32 results back in the 16-bit type that came in, rounded once."""
+
+    def __init__(self, restore: arrays.Restore, dtype: Any) -> None:
+        self.dtype, self._restore = dtype, restore
+
+    def __call__(self, wide: Array) -> Array:
+        result = empty("recurrent", wide.shape, wide, self.dtype)
+        narrow(wide, result)
+        return self._restore(result)
+
+
+def dtype_of(restore: arrays.Restore, computed: Any) -> Any:
+    """The dtype that a caller sees, where `computed` is the one inside."""
+    return restore.dtype if isinstance(restore, Rounded) else computed
+
+
 def adopt(op: str, named: Named) -> tuple[list[Any], arrays.Restore]:
     """The arrays as NumPy or CuPy arrays of one float dtype in one memory, None where one may be and is.
 
-    Also the function that turns a result into the type of the first one that is not None.
+    Also the function that turns a result into the type of the first one that is not None. 16-bit floats come
+    as float32, in which the states, sums and gates of a whole sequence stay.
     """
     natives: list[Any] = []
     restore: arrays.Restore | None = None
@@ -30,8 +59,9 @@ def adopt(op: str, named: Named) -> tuple[list[Any], arrays.Restore]:
         native, back = arrays.adopt(value, op, name)
         natives.append(native)
         restore = restore or back
-        expected = "float32 or float64" if first is None else f"{first[1].dtype} as {first[0]} has"
-        if native.dtype not in (np.float32, np.float64) if first is None else native.dtype != first[1].dtype:
+        expected = " or ".join(DTYPES) if first is None else f"{first[1].dtype} as {first[0]} has"
+        known = native.dtype in (np.float32, np.float64) or arrays.is_half(native.dtype)
+        if not known if first is None else native.dtype != first[1].dtype:
             raise TypeError(f"[{op}] {name} has dtype {native.dtype}, expected {expected}")
         first = first or (name, native)
         if _place(native) != _place(first[1]):
@@ -40,6 +70,9 @@ def adopt(op: str, named: Named) -> tuple[list[Any], arrays.Restore]:
                 f"as {first[0]} is"
             )
     assert restore is not None
+    assert first is not None
+    if arrays.is_half(first[1].dtype):
+        return [widen(native) for native in natives], Rounded(restore, first[1].dtype)
     return natives, restore
 
 

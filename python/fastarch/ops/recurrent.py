@@ -17,6 +17,9 @@ What every kind takes beside its cell:
 These are put together from products, the gates' kernel of a step and array operations; the algorithm is
 "step".
 
+Arrays of float16 and bfloat16 are computed on float32 copies, states and sums of a whole sequence included;
+results are rounded once.
+
 `algorithm` concerns the CUDA kernels, of which the backward takes the same: "persistent" runs all steps in
 one launch with w_hh in shared memory (sequences of one length, not for `reset_before`, as many units as
 fit), "step" launches anew for every step, and "auto" takes the one that should be faster.
@@ -65,6 +68,7 @@ class LSTMGradients(NamedTuple):
     norm_c_bias: Array | None = None
 
 
+@arguments.every_float
 def rnn(
     x: Array,
     h0: Array | None,
@@ -98,6 +102,7 @@ def rnn(
     return y, hn, saved
 
 
+@arguments.every_float
 def rnn_backward(
     dy: Array | None, dhn: Array | None, saved: Saved, need: tuple[bool, bool] = (True, True)
 ) -> Gradients:
@@ -110,6 +115,7 @@ def rnn_backward(
     return Gradients(dx, dh0, *weights, **more)
 
 
+@arguments.every_float
 def lstm(
     x: Array,
     h0: Array | None,
@@ -153,6 +159,7 @@ def lstm(
     return y, (hn, cn), saved
 
 
+@arguments.every_float
 def lstm_backward(
     dy: Array | None,
     dhn: Array | None,
@@ -169,6 +176,7 @@ def lstm_backward(
     return LSTMGradients(*plain, **more)
 
 
+@arguments.every_float
 def gru(
     x: Array,
     h0: Array | None,
@@ -204,6 +212,7 @@ def gru(
     return y, hn, saved
 
 
+@arguments.every_float
 def gru_backward(
     dy: Array | None, dhn: Array | None, saved: Saved, need: tuple[bool, bool] = (True, True)
 ) -> Gradients:
@@ -266,7 +275,8 @@ def _gradients(
     with arrays.caller_stream(given, op, "dy"):
         states = list(zip(("dhn", "dcn"), d_states))
         operands = [("dy", dy, True), *((name, d, True) for name, d in states)]
-        (dy, *rest), _ = arguments.adopt(op, [*operands, ("saved", saved.w_hh, False)])
+        like = saved.w_hh[:0].astype(arguments.dtype_of(saved.restore, saved.w_hh.dtype))
+        (dy, *rest), _ = arguments.adopt(op, [*operands, ("saved", like, False)])
         t_count, n, _ = saved.x_shape
         outputs, units = saved.w_hh.shape[1], saved.units
         if dy is not None:

@@ -37,6 +37,7 @@ class LSTMCellGradients(NamedTuple):
     b_hh: Array | None
 
 
+@arguments.every_float
 def rnn_cell(
     x: Array,
     h: Array | None,
@@ -55,6 +56,7 @@ def rnn_cell(
     return _step("rnn_cell", kind, x, (h,), (w_ih, w_hh, b_ih, b_hh))[0]
 
 
+@arguments.every_float
 def rnn_cell_backward(
     dh: Array,
     x: Array,
@@ -77,6 +79,7 @@ def rnn_cell_backward(
     return CellGradients(*grads[:2], *grads[3:])
 
 
+@arguments.every_float
 def lstm_cell(
     x: Array,
     h: Array | None,
@@ -94,6 +97,7 @@ def lstm_cell(
     return _step("lstm_cell", LSTM, x, (h, c), (w_ih, w_hh, b_ih, b_hh))
 
 
+@arguments.every_float
 def lstm_cell_backward(
     dh: Array | None,
     dc: Array | None,
@@ -116,6 +120,7 @@ def lstm_cell_backward(
     return LSTMCellGradients(*_step_backward("lstm_cell_backward", LSTM, gradients, x, (h, c), weights, need))
 
 
+@arguments.every_float
 def gru_cell(
     x: Array,
     h: Array | None,
@@ -134,6 +139,7 @@ def gru_cell(
     return _step("gru_cell", kind, x, (h,), (w_ih, w_hh, b_ih, b_hh))[0]
 
 
+@arguments.every_float
 def gru_cell_backward(
     dh: Array,
     x: Array,
