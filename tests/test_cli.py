@@ -53,8 +53,9 @@ def test_list(capsys):
     assert "1x32x32" in text
     assert main(["list", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert set(rows) == set(fa.models.MODELS)
-    for name, row in rows.items():
+    assert set(rows) == set(fa.models.MODELS) | set(fa.estimators.ESTIMATORS)
+    for name in fa.models.MODELS:
+        row = rows[name]
         model = fa.models.MODELS[name].builder()
         assert row["parameters"] == sum(parameter.data.size for parameter in model.parameters()), name
         assert row["paper"]

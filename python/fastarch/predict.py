@@ -11,14 +11,96 @@ from typing import Any
 
 import numpy as np
 
-from fastarch import data, io
+from fastarch import data, estimators, io
+from fastarch.estimators import ESTIMATORS, EstimatorInfo
 from fastarch.train import evaluation
 from fastarch.train.experiment import build
+from fastarch.train.features import Features
 from fastarch.train.folder import MODEL, RunFolder
 from fastarch.train.preprocessing import Preprocessing
 from fastarch.train.report import MODEL_KEY
 
-__all__ = ["Predictor", "read_pictures"]
+__all__ = ["EstimatorPredictor", "Predictor", "description", "read_pictures"]
+
+
+def description(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    """The model file of a run folder (or `path` itself), and what it says of the model and its input.
+
+    Raises FileNotFoundError or ValueError.
+    """
+    file = Path(path)
+    if file.is_dir():
+        folder = RunFolder(file)
+        folder.read_config()  # says so when this is no run folder
+        file = folder / MODEL
+        if not file.is_file():
+            raise FileNotFoundError(f"[predict] {path} has no {MODEL} yet: the run has not finished")
+    described = io.load_metadata(file).get(MODEL_KEY)
+    if described is None:
+        raise ValueError(f"[predict] {file} holds weights without saying which model they belong to")
+    try:
+        return file, dict(json.loads(described))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"[predict] the description of the model in {file} cannot be read ({error!r})"
+        ) from None
+
+
+@dataclass(frozen=True)
+class EstimatorPredictor:
+    """A trained estimator of the command line with its classes and its preprocessing."""
+
+    estimator: Any
+    info: EstimatorInfo
+    classes: list[str]
+    features: Features
+    title: str
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> EstimatorPredictor:
+        """Reads a run folder, or the model file of one. Raises FileNotFoundError or ValueError."""
+        file, config = description(path)
+        try:
+            name, title = config["estimator"], str(config["title"])
+            classes, prepared = [str(label) for label in config["classes"]], config["features"]
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"[predict] the description of the model in {file} cannot be read ({error!r})"
+            ) from None
+        if name not in ESTIMATORS:
+            raise ValueError(f"[predict] {file} holds {name!r}, expected one of {', '.join(ESTIMATORS)}")
+        return cls(estimators.load(file), ESTIMATORS[name], classes, Features.from_dict(prepared), title)
+
+    def read(self, path: str, invert: bool = False, whole: bool = False) -> list[tuple[str, np.ndarray]]:
+        """The samples in a file: (name, [1, D]) for each, scaled as in training.
+
+        Pictures as `read_pictures` takes them, or for an estimator of a table .npy, .npz [N, D] or a .csv with
+        the same columns as in training. Raises FileNotFoundError or ValueError.
+        """
+        if self.features.pictures is not None:
+            adapt = self.features.pictures.adapt
+            pictures = read_pictures(path)
+            return [(name, self.features.rows(adapt(picture, invert, whole))) for name, picture in pictures]
+        width = int(np.prod(self.features.shape))
+        x = self._table(Path(path))
+        x = x.reshape(-1, x.shape[-1] if x.ndim else 1)
+        if x.shape[1] != width or x.dtype.kind not in "fiub":
+            raise ValueError(
+                f"[predict] {path} holds {x.dtype} with {x.shape[1]} features, expected {width} numbers a sample"
+            )
+        names = [str(path)] if len(x) == 1 else [f"{path}[{i}]" for i in range(len(x))]
+        return [(name, self.features.rows(x[i : i + 1])) for i, name in enumerate(names)]
+
+    def _table(self, file: Path) -> np.ndarray:
+        if not file.exists():
+            raise FileNotFoundError(f"[predict] {file} does not exist")
+        if file.suffix.lower() in (".npy", ".npz"):
+            return _read_array(file)
+        return data.load(file).x
+
+    def __call__(self, x: np.ndarray) -> list[dict[str, Any]]:
+        """What the estimator says of samples [N, D] as `read` gives them: one dict of plain values each."""
+        return self.info.predict(self.estimator, x, self.classes)
 
 
 @dataclass(frozen=True)
@@ -33,22 +115,12 @@ class Predictor:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Predictor:
         """Reads a run folder, or the model file of one. Raises FileNotFoundError or ValueError."""
-        file = Path(path)
-        if file.is_dir():
-            folder = RunFolder(file)
-            folder.read_config()  # says so when this is no run folder
-            file = folder / MODEL
-            if not file.is_file():
-                raise FileNotFoundError(f"[predict] {path} has no {MODEL} yet: the run has not finished")
-        described = io.load_metadata(file).get(MODEL_KEY)
-        if described is None:
-            raise ValueError(f"[predict] {file} holds weights without saying which model they belong to")
+        file, config = description(path)
         try:
-            config = json.loads(described)
             architecture, arguments, dtype = (config[key] for key in ("architecture", "arguments", "dtype"))
             classes, title = [str(name) for name in config["classes"]], str(config["title"])
             prepared = config["preprocessing"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(
                 f"[predict] the description of the model in {file} cannot be read ({error!r})"
             ) from None

@@ -29,8 +29,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, add in (("list", _list), ("train", _train), ("predict", _predict), ("info", _info)):
         text = {
-            "list": "the architectures: parameters, input, paper",
-            "train": "train an architecture on a data set",
+            "list": "the architectures and estimators: parameters, input, paper",
+            "train": "train an architecture or an estimator on a data set",
             "predict": "what a trained model sees in pictures",
             "info": "versions, what is compiled, devices, and why something is off",
         }[name]
@@ -71,7 +71,8 @@ def _info(command: argparse.ArgumentParser) -> None:
 def _train(command: argparse.ArgumentParser) -> None:
     command.epilog = (
         "Options that are not given come from a recipe for the architecture. Ctrl-C saves and says how to go "
-        "on; a killed run goes on too. The same seed gives the same weights, bit for bit."
+        "on; a killed run goes on too. The same seed gives the same weights, bit for bit. An estimator takes "
+        "the options that make sense for it, and is trained in one go: Ctrl-C keeps what it has learnt."
     )
     add = command.add_argument
     add("architecture", nargs="?", metavar="ARCH", help="see `fastarch list`; not needed with --resume RUN")
@@ -138,16 +139,23 @@ def _recipe_options(command: argparse.ArgumentParser) -> None:
         "--model",
         _assignment,
         "NAME=VALUE",
-        "an argument of the architecture, such as activation=relu; may be repeated",
+        "an argument of the architecture or estimator, such as activation=relu; may be repeated",
         action="append",
     )
 
 
 def _predict(command: argparse.ArgumentParser) -> None:
-    command.description = "What a trained model sees in pictures: its most probable classes."
+    command.description = (
+        "What a trained model sees in pictures: its most probable classes, or for a map its unit, and so on."
+    )
     add = command.add_argument
     add("model", metavar="RUN_OR_MODEL", help="a run folder, or its model.safetensors")
-    add("inputs", nargs="+", metavar="INPUT", help="picture files of any size and colour, .npy or .npz")
+    add(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="picture files of any size and colour, .npy or .npz; tables for what was trained on one",
+    )
     add("--top", type=_count, default=3, metavar="K", help="how many classes to show (3)")
     add(
         "--invert",
@@ -201,16 +209,23 @@ def _number(text: str, kind: Any, fits: Callable[[Any], bool], expected: str) ->
 
 
 def _assignment(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, the value a number, true, false, none or text."""
+    """NAME=VALUE, the value a number, several with commas between them, true, false, none or text."""
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"got {text!r}, expected NAME=VALUE")
     words: dict[str, Any] = {"true": True, "false": False, "none": None}
     if value.lower() in words:
         return name, words[value.lower()]
+    parts = [_plain_number(part) for part in value.split(",")]
+    if all(part is not None for part in parts):
+        return name, parts[0] if len(parts) == 1 else parts
+    return name, value
+
+
+def _plain_number(text: str) -> int | float | None:
     for kind in (int, float):
         try:
-            return name, kind(value)
+            return kind(text)
         except ValueError:
             continue
-    return name, value
+    return None

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from fastarch import backends
-from fastarch.predict import Predictor, read_pictures
+from fastarch.predict import EstimatorPredictor, Predictor, description, read_pictures
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the most probable classes of every picture."""
+    """Prints the most probable classes of every picture, or what an estimator says of every sample."""
+    if "estimator" in description(options.model)[1]:
+        return _run_estimator(options)
     predictor = Predictor.load(options.model)
     # All inputs are read first: a bad one is reported before anything is computed.
     pictures = [entry for path in options.inputs for entry in read_pictures(path)]
@@ -35,6 +37,41 @@ def run(options: argparse.Namespace) -> int:
         _print(answers)
     _hint(options, predictor, pictures)
     return 0
+
+
+def _run_estimator(options: argparse.Namespace) -> int:
+    predictor = EstimatorPredictor.load(options.model)
+    samples = [
+        entry for path in options.inputs for entry in predictor.read(path, options.invert, options.whole)
+    ]
+    with nullcontext() if options.backend is None else backends.backend(options.backend):
+        x: Any = np.concatenate([row for _, row in samples])
+        if backends.current() == "cuda":
+            import cupy
+
+            predictor.estimator.to("cuda")
+            x = cupy.asarray(x)
+        said = predictor(x)
+    answers: list[dict[str, Any]] = []
+    for (name, _), answer in zip(samples, said):
+        top = {"top": answer["top"][: options.top]} if "top" in answer else {}
+        answers.append({"input": name, **answer, **top})
+    if options.json:
+        print(json.dumps(answers, ensure_ascii=False))
+    elif answers and "top" in answers[0]:
+        _print(answers)
+    else:
+        width = max(len(answer["input"]) for answer in answers)
+        for answer in answers:
+            values = [f"{key.replace('_', ' ')} {_plain(v)}" for key, v in answer.items() if key != "input"]
+            print(f"{answer['input']:<{width}}  {'   '.join(values)}")
+    return 0
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return " ".join(map(_plain, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _answer(name: str, row: np.ndarray, classes: list[str], top: int) -> dict[str, Any]:

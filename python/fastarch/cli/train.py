@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fastarch import backends
-from fastarch.train import experiment
+from fastarch.estimators import ESTIMATORS
+from fastarch.train import estimator_runs, experiment
 from fastarch.train.folder import RunFolder, differences
 from fastarch.train.interrupt import Interrupted
 from fastarch.train.settings import EMBEDDED, Settings
@@ -23,6 +24,8 @@ def run(options: argparse.Namespace) -> int:
     """Trains, or goes on with a run, and prints the final figures."""
     given = _given(options)
     resume = options.resume is not None
+    if options.architecture in ESTIMATORS:
+        return _train_estimator(options, given)
     if resume:
         folder = _folder_to_resume(options, given)
         settings = _resumed(folder, options.architecture, given)
@@ -35,12 +38,10 @@ def run(options: argparse.Namespace) -> int:
         if options.architecture is None:
             raise ValueError("[train] name an architecture (see `fastarch list`), or a run with --resume RUN")
         settings = experiment.settings(options.architecture, given)
-    if settings.backend is not None and (reason := backends.reason_unusable(settings.backend)):
-        raise RuntimeError(f"[backend] {settings.backend!r} cannot run here: {reason}")
+    _check_backend(settings.backend)
     prepared = experiment.prepare(settings)
     if not resume:
-        name = f"{settings.architecture}-{_data_name(settings.data)}"
-        folder = RunFolder(options.run_dir) if options.run_dir else RunFolder.new(RUNS, name)
+        folder = _new_folder(options, settings.architecture, settings.data)
     _say(options, prepared.headline())
     try:
         history = experiment.run(
@@ -56,6 +57,42 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; go on with: {_resume_command(folder)}") from None
     _result(options, folder, history.summary)
+    return 0
+
+
+def _check_backend(name: str | None) -> None:
+    if name is not None and (reason := backends.reason_unusable(name)):
+        raise RuntimeError(f"[backend] {name!r} cannot run here: {reason}")
+
+
+def _new_folder(options: argparse.Namespace, name: str, data: str) -> RunFolder:
+    if options.run_dir:
+        return RunFolder(options.run_dir)
+    return RunFolder.new(RUNS, f"{name}-{_data_name(data)}")
+
+
+def _train_estimator(options: argparse.Namespace, given: dict[str, Any]) -> int:
+    name = options.architecture
+    if options.resume is not None:
+        raise ValueError(f"[train] a run of {name} cannot be resumed: an estimator is trained in one go")
+    settings = estimator_runs.settings(name, given)
+    _check_backend(settings.backend)
+    prepared = estimator_runs.prepare(settings)
+    folder = _new_folder(options, name, settings.data)
+    _say(options, prepared.headline())
+    quiet = options.quiet
+    try:
+        summary = estimator_runs.run(prepared, folder, progress=not quiet, pictures=not options.no_plots)
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {folder.path} holds no model") from None
+    if options.json:
+        print(json.dumps(summary))
+        return 0
+    rounds = f"{summary['rounds']} rounds, " if summary["rounds"] else ""
+    print(f"{summary['result']}  ({rounds}{summary['seconds']:.1f} s, {summary['backend']} backend)")
+    _tell_folder(folder, summary, prepared.features.pictures is not None)
     return 0
 
 
@@ -87,7 +124,13 @@ def _folder_to_resume(options: argparse.Namespace, given: dict[str, Any]) -> Run
 
 def _resumed(folder: RunFolder, architecture: str | None, given: dict[str, Any]) -> Settings:
     """The settings of the run in `folder`. Raises ValueError when the command line asks for others."""
-    saved = folder.read_config().get("command")
+    config = folder.read_config()
+    if estimator_runs.is_run(config):
+        raise ValueError(
+            f"[train] {folder.path} is a run of {config['estimator']}, which cannot be resumed: "
+            "an estimator is trained in one go"
+        )
+    saved = config.get("command")
     if not isinstance(saved, dict):
         raise ValueError(
             f"[train] {folder.path} was not begun by `fastarch train`; resume it with fit(resume=True)"
@@ -131,6 +174,11 @@ def _result(options: argparse.Namespace, folder: RunFolder, summary: dict[str, A
         )
     else:
         print(f"accuracy {100 * summary['accuracy']:.2f} % on the training data  ({took})")
+    _tell_folder(folder, summary)
+
+
+def _tell_folder(folder: RunFolder, summary: dict[str, Any], picture: bool = True) -> None:
     pictures = ", ".join(summary.get("pictures", []))
     print(f"{folder.path}: model.safetensors, summary.json" + (f", {pictures}" if pictures else ""))
-    print(f"try it: fastarch predict {shlex.quote(str(folder.path))} PICTURE")
+    what = "PICTURE" if picture else "TABLE"
+    print(f"try it: fastarch predict {shlex.quote(str(folder.path))} {what}")

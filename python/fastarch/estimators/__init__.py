@@ -9,6 +9,7 @@ from fastarch.estimators import persistence
 from fastarch.estimators.base import Estimator, NotFittedError
 from fastarch.estimators.convolutional_rbm import ConvolutionalRBM
 from fastarch.estimators.dsn import DSNClassifier, DSNRegressor, TDSNClassifier, TDSNRegressor
+from fastarch.estimators.dsn.info import DSN, TDSN
 from fastarch.estimators.epochs import watched
 from fastarch.estimators.info import EstimatorInfo, Part, Report
 from fastarch.estimators.rating_rbm import RatingRBM
@@ -50,7 +51,7 @@ CLASSES: dict[str, type[Estimator]] = {
 }
 
 # What the command line trains and lists.
-ESTIMATORS: dict[str, EstimatorInfo] = {}
+ESTIMATORS: dict[str, EstimatorInfo] = {info.name: info for info in (DSN, TDSN)}
 
 
 def load(path: str | os.PathLike[str]) -> Any:

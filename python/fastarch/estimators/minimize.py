@@ -32,9 +32,9 @@ def descend(objective: Objective, x: Array, memory: int = 10) -> Iterator[tuple[
             pairs = []
             continue
         if not pairs:
-            # The first step moves by one at most; without memory the last accepted length is tried again,
+            # The first step has length one at most; without memory the last accepted one is tried again,
             # doubled.
-            step = 2 * step if step else min(1.0, 1.0 / float(abs(gradient).sum()))
+            step = 2 * step if step else min(1.0, float(gradient @ gradient) ** -0.5)
         else:
             step = 1.0
         found: tuple[Array, float, Array] | None = None

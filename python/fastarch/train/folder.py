@@ -84,6 +84,12 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_json(CONFIG, config)
 
+    def abandon(self) -> None:
+        """Takes back what `begin` wrote, when nothing came of the run; other files in the folder stay."""
+        (self / CONFIG).unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
     def read_config(self) -> dict[str, Any]:
         """What the run was asked to do. Raises FileNotFoundError or ValueError, each saying what is wrong."""
         if not self.exists():
