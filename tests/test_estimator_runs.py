@@ -206,31 +206,30 @@ def test_every_option_that_is_taken_reaches_its_argument(name):
 def test_a_run_folder_is_not_resumed_or_overwritten(name, runs, small_data, capsys):
     line = fails(capsys, "train", "--resume", runs[name])
     assert f"is a run of {name}, which cannot be resumed" in line
-    line = fails(capsys, "train", name, small_data, "--run-dir", runs[name])
+    line = fails(capsys, "train", name, small_data, "--run-dir", runs[name], "--quiet")
     assert "holds a run already" in line
 
 
-def test_arguments_are_refused_before_anything_is_kept(small_data, tmp_path, capsys):
-    line = fails(capsys, "train", "dsn", small_data, "--model", "solver=newton", "--run-dir", tmp_path / "a")
-    assert "[DSNClassifier.fit] solver is 'newton'" in line
-    assert not (tmp_path / "a" / "model.safetensors").exists()
+def test_a_refused_argument_leaves_nothing_behind(small_data, tmp_path, capsys):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "notes.txt").write_text("mine")
+    for folder in ("a", "b"):
+        arguments = ["--model", "solver=newton", "--run-dir", tmp_path / folder, "--quiet"]
+        line = fails(capsys, "train", "dsn", small_data, *arguments)
+        assert "[DSNClassifier.fit] solver is 'newton'" in line
+    assert not (tmp_path / "a").exists()
+    assert [entry.name for entry in (tmp_path / "b").iterdir()] == ["notes.txt"]
 
 
 def test_data_without_classes(tmp_path, capsys):
     np.savez(tmp_path / "plain.npz", x=fa.data.digits().x[:40])
     for name, info in ESTIMATORS.items():
-        arguments = [
-            "train",
-            name,
-            tmp_path / "plain.npz",
-            "--run-dir",
-            tmp_path / name,
-            *QUICK.get(name, []),
-        ]
+        arguments = ["train", name, tmp_path / "plain.npz", "--run-dir", tmp_path / name, "--quiet"]
+        arguments += QUICK.get(name, [])
         if info.supervised:
             assert "has 0 classes, training needs at least 2" in fails(capsys, *arguments)
         else:
-            assert main([*map(str, arguments), "--quiet"]) == 0
+            assert main([*map(str, arguments)]) == 0
             capsys.readouterr()
 
 
