@@ -11,7 +11,7 @@ import pytest
 import fastarch as fa
 from fastarch import backends, data, random
 from fastarch.estimators import DSNClassifier, DSNRegressor, TDSNClassifier, TDSNRegressor, minimize
-from fastarch.estimators.dsn import module, network
+from fastarch.estimators.dsn import module, network, training
 from fastarch.estimators.dsn.module import Chunks
 
 WHOLE = Chunks(10**9)
@@ -426,3 +426,26 @@ def test_one_step_of_training_may_be_the_last(monkeypatch):
     assert len(fitted.history_) == 20
     assert fitted.n_modules_ == len(fitted.weights_) == 2
     assert fitted.score(x, y) > 0.8
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_a_boltzmann_machine_may_give_the_start(kind):
+    x, _, y, _ = digits()
+    arguments = {"n_modules": 1, "n_hidden": 30, "n_epochs": 1, "random_state": 0}
+    from_rbm = kind(**arguments, init="rbm", rbm_epochs=3).fit(x[:300], y[:300])
+    again = kind(**arguments, init="rbm", rbm_epochs=3).fit(x[:300], y[:300])
+    np.testing.assert_array_equal(from_rbm.weights_[0][0], again.weights_[0][0])
+    assert from_rbm.weights_[0][0].shape == (30, 64)
+    assert from_rbm.score(x[:300], y[:300]) > 0.7
+
+
+def test_the_scaling_for_the_boltzmann_machine_goes_into_the_weights():
+    """Hidden units see the machine's input, whatever the scale of x; a constant feature does no harm."""
+    draw = np.random.default_rng(0)
+    unit = draw.random((60, 4))
+    unit[:, 3], unit[0], unit[1] = 0, 0, 1
+    unit[:, 3] = 0
+    x = unit * [100.0, 0.01, 1.0, 1.0] + [5.0, -3.0, 0.0, 7.0]
+    weight, bias = training.rbm_start(x, (6,), 5, 1)
+    machine = fa.estimators.RBM(6, n_epochs=5, learning_rate=0.1, random_state=1).fit(unit)
+    np.testing.assert_allclose(module.hidden(x, [weight, bias])[0], machine.transform(unit), rtol=1e-6)

@@ -162,8 +162,8 @@ def run(
 ) -> dict[str, Any]:
     """Trains, reports and fills the run folder; returns the summary.
 
-    Raises what fit raises; Interrupted after Ctrl-C or SIGTERM, when what was learnt until then is kept; and
-    FileExistsError when the folder holds a run.
+    Raises what fit raises; FileExistsError when the folder holds a run; Interrupted after Ctrl-C or SIGTERM,
+    when what was learnt until then has been kept.
     """
     asked, training = prepared.settings, prepared.parts["training"]
     folder.begin({**prepared.description(), "command": asdict(asked), "versions": versions()})

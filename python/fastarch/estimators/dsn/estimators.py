@@ -26,15 +26,16 @@ class DSNClassifier(Classifier, Stack):
     n_modules, n_hidden: the depth, and the hidden units of a module (a number, or one for each module; None
     is 100). ridge: at least 0, beside sums over all samples. solver: "gradient" (all samples, line search),
     "lbfgs" (the same with curvature: falls faster, fits more closely), "momentum" or "adam" (with
-    `learning_rate`, 0.5 and 0.02 unless told, over batches of `batch_size` samples or all). n_epochs: rounds
-    at most for each module; it stops once the error has not fallen by the share `tol` in `n_iter_no_change`
-    rounds. early_stopping: watch that error on the share `validation_fraction` of the samples, held out, and
-    add modules only while it falls. output: "softmax" for a softmax layer on the predictions of all modules
-    (with `softmax_ridge`), "linear" for the last module's predictions, which sum to one but may be negative.
-    fine_tune_epochs: rounds of back-propagation through the whole stack afterwards (Adam, `fine_tune_rate`,
-    batches of `fine_tune_batch`). chunk_size, n_jobs: sums over samples are split into chunks and computed
-    by n_jobs threads (-1: all cores); their number changes nothing in the result. Scale the columns of X
-    alike.
+    `learning_rate`, 0.5 and 0.02 unless told, over batches of `batch_size` samples or all). init: "random",
+    or "rbm" for the weights of restricted Boltzmann machines trained on the module's inputs for
+    `rbm_epochs`. n_epochs: rounds at most for each module; it stops once the error has not fallen by the
+    share `tol` in `n_iter_no_change` rounds. early_stopping: watch that error on the share
+    `validation_fraction` of the samples, held out, and add modules only while it falls. output: "softmax"
+    for a softmax layer on the predictions of all modules (with `softmax_ridge`), "linear" for the last
+    module's predictions, which sum to one but may be negative. fine_tune_epochs: rounds of back-propagation
+    through the whole stack afterwards (Adam, `fine_tune_rate`, batches of `fine_tune_batch`). chunk_size,
+    n_jobs: sums over samples are split into chunks and computed by n_jobs threads (-1: all cores); their
+    number changes nothing in the result. Scale the columns of X alike.
 
     Learnt: classes_, weights_ (of each module weight [L, D'] and bias [L]), outputs_ (U [L + 1, K], the last
     row constant), errors_ (squared error of a sample after each module), n_modules_, history_.
@@ -52,6 +53,7 @@ class DSNClassifier(Classifier, Stack):
         learning_rate: float | None = None,
         momentum: float = 0.9,
         init: str = "random",
+        rbm_epochs: int = 10,
         tol: float = 1e-4,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -76,6 +78,7 @@ class DSNClassifier(Classifier, Stack):
             learning_rate=learning_rate,
             momentum=momentum,
             init=init,
+            rbm_epochs=rbm_epochs,
             tol=tol,
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,

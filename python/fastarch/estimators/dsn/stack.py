@@ -14,7 +14,7 @@ from fastarch.estimators import validation
 from fastarch.estimators.base import Estimator
 from fastarch.estimators.dsn import module, network
 from fastarch.estimators.dsn.module import Chunks, Parameters
-from fastarch.estimators.dsn.training import RATES, SOLVERS, Recipe, Trained, random_start, train
+from fastarch.estimators.dsn.training import RATES, SOLVERS, Recipe, Trained, random_start, rbm_start, train
 from fastarch.estimators.epochs import Epochs
 
 
@@ -41,6 +41,7 @@ class Stack(Estimator):
         learning_rate: float | None = None,
         momentum: float = 0.9,
         init: str = "random",
+        rbm_epochs: int = 10,
         tol: float = 1e-4,
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
@@ -62,6 +63,7 @@ class Stack(Estimator):
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.init = init
+        self.rbm_epochs = rbm_epochs
         self.tol = tol
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -77,13 +79,20 @@ class Stack(Estimator):
     def _recipe(self) -> Recipe:
         """The arguments, checked. Raises TypeError or ValueError."""
         who = f"{self._name}.fit"
-        for name in ("n_modules", "n_epochs", "n_iter_no_change", "fine_tune_batch", "chunk_size"):
+        for name in (
+            "n_modules",
+            "n_epochs",
+            "rbm_epochs",
+            "n_iter_no_change",
+            "fine_tune_batch",
+            "chunk_size",
+        ):
             validation.check_count(who, name, getattr(self, name))
         validation.check_count(who, "fine_tune_epochs", self.fine_tune_epochs, 0)
         if self.batch_size is not None:
             validation.check_count(who, "batch_size", self.batch_size)
         validation.check_choice(who, "solver", self.solver, SOLVERS)
-        validation.check_choice(who, "init", self.init, ("random",))
+        validation.check_choice(who, "init", self.init, ("random", "rbm"))
         validation.check_choice(who, "early_stopping", self.early_stopping, (True, False))
         validation.check_number(
             who, "validation_fraction", self.validation_fraction, 0, 1, open_low=True, open_high=True
@@ -140,7 +149,10 @@ class Stack(Estimator):
         self.held_errors_: list[float] = []
         below = x
         for m in range(self.n_modules):
-            start = random_start(below, sizes[m], _child(seed, m), 0)
+            if self.init == "rbm":
+                start = rbm_start(below, sizes[m], self.rbm_epochs, _child(seed, m) % 2**32)
+            else:
+                start = random_start(below, sizes[m], _child(seed, m))
             with self._epochs(
                 self.n_epochs, title=f"{self._name} module {m + 1} of {self.n_modules}", go_on=m > 0
             ) as rounds:

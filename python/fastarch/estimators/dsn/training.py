@@ -14,6 +14,7 @@ from fastarch.estimators import minimize
 from fastarch.estimators.dsn import module
 from fastarch.estimators.dsn.module import Chunks, Parameters
 from fastarch.estimators.epochs import Epochs
+from fastarch.estimators.rbm import RBM
 from fastarch.nn import Parameter
 
 SOLVERS = ("lbfgs", "gradient", "momentum", "adam")
@@ -44,17 +45,32 @@ class Trained:
     held_error: float | None
 
 
-def random_start(x: Array, sizes: tuple[int, ...], seed: int, offset: int) -> Parameters:
+def random_start(x: Array, sizes: tuple[int, ...], seed: int) -> Parameters:
     """Normal weights [L, D] and biases [L] for each group of `sizes`, so that inputs to the hidden units have
     a spread of about one whatever the scale of x."""
     xp = namespace(x)
     norm = float(xp.sqrt((x.astype(xp.float64) ** 2).sum(axis=1).mean()))
     parameters: Parameters = []
-    for size in sizes:
-        draws = random.normal((size, x.shape[1] + 1), dtype=np.float64, stream=(seed, offset))
-        offset += 1
+    for i, size in enumerate(sizes):
+        draws = random.normal((size, x.shape[1] + 1), dtype=np.float64, stream=(seed, i))
         parameters.append(xp.asarray((draws[:, :-1] / (norm or 1.0)).astype(x.dtype)))
         parameters.append(xp.asarray(draws[:, -1].astype(x.dtype)))
+    return parameters
+
+
+def rbm_start(x: Array, sizes: tuple[int, ...], epochs: int, seed: int) -> Parameters:
+    """The weights and hidden biases of restricted Boltzmann machines trained on x, each feature of which is
+    brought to [0, 1] for them; the scaling then goes into the weights."""
+    xp = namespace(x)
+    low = x.min(axis=0)
+    span = x.max(axis=0) - low
+    span[span == 0] = 1
+    v = (x - low) / span
+    parameters: Parameters = []
+    for i, size in enumerate(sizes):
+        machine = RBM(size, n_epochs=epochs, learning_rate=0.1, random_state=seed + i).fit(v)
+        weight = machine.components_ / span
+        parameters += [xp.ascontiguousarray(weight), machine.intercept_hidden_ - weight @ low]
     return parameters
 
 
