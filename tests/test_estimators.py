@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -11,14 +13,20 @@ from fastarch.estimators import CLASSES
 
 pytest.importorskip("sklearn", minversion="1.6")  # the first with __sklearn_tags__
 from sklearn.base import clone, is_classifier, is_regressor
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils import estimator_checks
 
 
 def made(name, **more):
     return CLASSES[name](**{**ARGUMENTS.get(name, {}), **more})
 
 
-@parametrize_with_checks([made(name) for name in CLASSES])
+with warnings.catch_warnings():
+    # That an estimator does not inherit from scikit-learn is meant so.
+    warnings.filterwarnings("ignore", message="Estimator .* does not inherit")
+    every_check = estimator_checks.parametrize_with_checks([made(name) for name in CLASSES])
+
+
+@every_check
 def test_scikit_learn_accepts(estimator, check):
     check(estimator)
 
@@ -237,3 +245,31 @@ def test_every_public_class_is_listed():
     public = {name for name in estimators.__all__ if isinstance(getattr(estimators, name), type)}
     learners = {name for name in public if issubclass(getattr(estimators, name), estimators.Estimator)}
     assert learners - {"Estimator"} == set(CLASSES)
+
+
+FRAMES = (
+    "check_dataframe_column_names_consistency",
+    "check_transformer_get_feature_names_out",
+    "check_transformer_get_feature_names_out_pandas",
+    "check_set_output_transform_pandas",
+    "check_global_output_transform_pandas",
+    "check_set_output_transform_polars",
+    "check_global_set_output_transform_polars",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        (name, check)
+        for name in CLASSES
+        for check in FRAMES
+        if hasattr(CLASSES[name], "transform") or check == "check_dataframe_column_names_consistency"
+    ],
+)
+def test_data_frames(name, check):
+    """scikit-learn's checks that it runs on its own estimators only."""
+    for library in ("pandas", "polars"):
+        if library in check or (library == "pandas" and "dataframe" in check):
+            pytest.importorskip(library)
+    getattr(estimator_checks, check)(name, made(name))
