@@ -12,5 +12,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "RBM": {"n_components": 5, "n_epochs": 2},
     "GaussianRBM": {"n_components": 5, "n_epochs": 2},
     "RatingRBM": {"n_components": 5, "n_epochs": 2},
+    "DBN": {"hidden_layer_sizes": (6, 4), "n_epochs": 2, "up_down_epochs": 1},
+    "DBNClassifier": {"hidden_layer_sizes": (12, 8), "n_epochs": 1, "batch_size": 20, "fine_tune_rate": 0.02},
+    "DBNRegressor": {"hidden_layer_sizes": (12, 8), "n_epochs": 1, "batch_size": 20, "fine_tune_rate": 0.02},
     "ConvolutionalRBM": {"n_components": 3, "n_epochs": 2},
 }

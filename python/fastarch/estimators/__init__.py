@@ -8,6 +8,8 @@ from typing import Any
 from fastarch.estimators import persistence
 from fastarch.estimators.base import Estimator, NotFittedError
 from fastarch.estimators.convolutional_rbm import ConvolutionalRBM
+from fastarch.estimators.dbn import DBN
+from fastarch.estimators.dbn_supervised import DBNClassifier, DBNRegressor
 from fastarch.estimators.dsn import DSNClassifier, DSNRegressor, TDSNClassifier, TDSNRegressor
 from fastarch.estimators.dsn.info import DSN, TDSN
 from fastarch.estimators.epochs import watched
@@ -17,9 +19,12 @@ from fastarch.estimators.rbm import RBM, GaussianRBM
 
 __all__ = [
     "CLASSES",
+    "DBN",
     "ESTIMATORS",
     "RBM",
     "ConvolutionalRBM",
+    "DBNClassifier",
+    "DBNRegressor",
     "DSNClassifier",
     "DSNRegressor",
     "Estimator",
@@ -43,6 +48,9 @@ CLASSES: dict[str, type[Estimator]] = {
         GaussianRBM,
         RatingRBM,
         ConvolutionalRBM,
+        DBN,
+        DBNClassifier,
+        DBNRegressor,
         DSNClassifier,
         DSNRegressor,
         TDSNClassifier,

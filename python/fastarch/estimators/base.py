@@ -49,6 +49,7 @@ class Estimator:
     _poor_score = False  # an accuracy or R2 that generic data need not reach
     _non_deterministic = False
     _minimum_samples = 1
+    _parts: tuple[type, ...] = ()  # the kinds of estimators that it keeps inside
 
     def __init__(self) -> None:
         """A subclass stores its arguments here as they come, and looks at them in fit."""
@@ -274,7 +275,13 @@ class Estimator:
 
         Raises FileNotFoundError, and ValueError for a damaged file or another kind of estimator.
         """
-        return persistence.load(path, {cls.__name__: cls})
+        estimator = persistence.load(path, {part.__name__: part for part in (cls, *cls._parts)})
+        if type(estimator) is not cls:
+            found = type(estimator).__name__
+            raise ValueError(
+                f"[load] {path} cannot be read as an estimator: it holds {found!r}, expected {cls.__name__}"
+            )
+        return estimator
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -75,12 +75,19 @@ class Contrastive(Transformer, Estimator):
         return self._fit(self._rows(X, "fit", reset=True))
 
     def _fit(self: Self, rows: Rows) -> Self:
-        self._seed_, self._offset_ = self._seed(), 0
+        self._prepare(rows, "fit")
+        return self._train(rows)
+
+    def _prepare(self, rows: Rows, method: str) -> None:
+        """Seeds, and draws what training starts from."""
+        self._seed_, self._offset_ = self._seed(method), 0
         self._velocity_: list[Array] | None = None
         self._begin(rows)
+
+    def _train(self: Self, rows: Rows, title: str | None = None) -> Self:
         batch = min(self.batch_size, len(rows))
         steps = math.ceil(len(rows) / batch)
-        with self._epochs(self.n_epochs) as rounds:
+        with self._epochs(self.n_epochs, title=title) as rounds:
             for epoch in rounds:
                 rate = _ramp(self.learning_rate, self.final_learning_rate, epoch, self.n_epochs)
                 momentum = _ramp(self.momentum, self.final_momentum, epoch, self.n_epochs)
@@ -102,8 +109,7 @@ class Contrastive(Transformer, Estimator):
 
     def _go_on(self: Self, rows: Rows, first: bool) -> Self:
         if first:
-            self._seed_, self._offset_, self._velocity_ = self._seed("partial_fit"), 0, None
-            self._begin(rows)
+            self._prepare(rows, "partial_fit")
         with self._epochs(1, go_on=not first) as rounds:
             for _ in rounds:
                 for start in range(0, len(rows), self.batch_size):

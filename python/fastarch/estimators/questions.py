@@ -90,7 +90,7 @@ class Restricted(ContrastiveDivergence):
         xp = array_module(self.w_)
         stream = Stream(self._seed_, self._next_offset())
         machine = self._complete_machine()
-        base = _host(self._base_biases())[: len(machine.b_visible)].astype(np.float64)
+        base = host(self._base_biases())[: len(machine.b_visible)].astype(np.float64)
         field = np.broadcast_to(base, (n_samples, len(base)))
         v = xp.asarray(partition.sample_visible(machine, field, stream).astype(self.w_.dtype))
         v, expected = self._walk(v, steps)
@@ -144,7 +144,7 @@ class Restricted(ContrastiveDivergence):
         self._check_fitted("ais")
         return partition.annealed_importance_sampling(
             on_host(self._complete_machine()),
-            _host(self._base_biases())[: len(self._complete_machine().b_visible)],
+            host(self._base_biases())[: len(self._complete_machine().b_visible)],
             n_chains,
             betas,
             confidence,
@@ -177,11 +177,12 @@ class Restricted(ContrastiveDivergence):
         return self.log_partition() if bits <= _SMALL_BITS else self.ais().value
 
 
-def _host(array: Array) -> np.ndarray:
+def host(array: Array) -> np.ndarray:
+    """The array in host memory."""
     return array.get() if on_device(array) else array
 
 
 def on_host(machine: Machine) -> Machine:
     """The machine with its arrays in host memory."""
-    w, b, c = (_host(array) for array in (machine.w, machine.b_visible, machine.b_hidden))
+    w, b, c = (host(array) for array in (machine.w, machine.b_visible, machine.b_hidden))
     return Machine(w, b, c, machine.visible, machine.hidden, machine.levels)

@@ -19,7 +19,7 @@ from fastarch.estimators.partition import ABSENT, FREE, Machine
 from fastarch.estimators.rows import Rows
 from fastarch.estimators.validation import check_choice
 
-_INITIAL_WEIGHT = 0.01
+INITIAL_WEIGHT = 0.01
 _MEAN_RATE = 0.01  # of the sliding means that centring subtracts
 _ACTIVITY_RATE = 0.1  # of the sliding mean activity that a sparsity target looks at
 
@@ -80,7 +80,7 @@ class ContrastiveDivergence(Contrastive):
     def _start(self, xp: Any, dtype: Any) -> None:
         V, H = len(self.visible_mean_), self.n_components
         stream = self._seed_, self._next_offset()
-        self.w_ = xp.asarray(random.normal((V, H), std=_INITIAL_WEIGHT, dtype=dtype, stream=stream))
+        self.w_ = xp.asarray(random.normal((V, H), std=INITIAL_WEIGHT, dtype=dtype, stream=stream))
         self.b_visible_ = self._base_biases()
         self.b_hidden_ = xp.zeros(H, dtype)
         self._chain_: Array | None = None
