@@ -449,3 +449,26 @@ def test_the_scaling_for_the_boltzmann_machine_goes_into_the_weights():
     weight, bias = training.rbm_start(x, (6,), 5, 1)
     machine = fa.estimators.RBM(6, n_epochs=5, learning_rate=0.1, random_state=1).fit(unit)
     np.testing.assert_allclose(module.hidden(x, [weight, bias])[0], machine.transform(unit), rtol=1e-6)
+
+
+def test_without_ridge_float32_is_solved_to_its_own_accuracy():
+    """Units that repeat one another leave directions that only rounding errors fill: they are left out."""
+    x, y = blobs(dtype=np.float32)
+    weight, bias = training.random_start(x, (30,), 0)
+    twice = [np.vstack([weight, weight]), np.append(bias, bias)]
+    u = module.best_output(x, np.eye(3, dtype=np.float32)[y], twice, 0.0, WHOLE)
+    assert abs(u).max() < 1e3
+    predicted = module.predict(x, twice, u.astype(np.float32), WHOLE)
+    assert (predicted.argmax(axis=1) == y).mean() > 0.8
+
+
+def test_where_nothing_can_be_learnt_the_run_still_ends(tmp_path):
+    from fastarch.estimators.dsn.info import DSN
+    from fastarch.estimators.info import Part
+
+    x, y = np.zeros((20, 4), np.float32), np.arange(20) % 2
+    fitted = DSNClassifier(2, 5).fit(x, y)
+    part = Part(x, y, ("a", "b"), (1, 2, 2))
+    made = DSN.report(fitted, {"training": part, "test": part}, tmp_path)
+    assert {entry.name for entry in tmp_path.iterdir()} == set(made.pictures)
+    assert made.figures["accuracy"] == 0.5

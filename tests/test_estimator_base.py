@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastarch as fa
-from fastarch import estimators, random
+from fastarch import backends, estimators, random
 from fastarch.estimators.base import Estimator
 from fastarch.estimators.mixins import Classifier, Clusterer, Regressor, Transformer
 from fastarch.estimators.validation import check_choice, check_count, check_number
@@ -376,3 +376,23 @@ def test_pictures_and_sparse_matrices_where_they_are_taken():
     came, _ = taker._input(twice, "transform")
     assert came.toarray()[0, 2] == 3
     assert came.has_sorted_indices
+
+
+def test_what_is_learnt_moves_to_a_device_or_says_why_not():
+    fitted = Centre().fit(X)
+    assert fitted.to("cpu") is fitted
+    with pytest.raises(ValueError, match=r"\[Centre.to\] device is 'tpu', expected 'cpu' or 'cuda'"):
+        fitted.to("tpu")
+    if "cuda" not in backends.available():
+        with pytest.raises(RuntimeError, match=r"\[Centre.to\] 'cuda' cannot be used here: "):
+            fitted.to("cuda")
+
+
+def test_warnings_point_at_the_caller():
+    fitted = Centre().fit(Table(X, ["a", "b", "c"]))
+    with pytest.warns(UserWarning, match="valid feature names") as caught:
+        fitted.transform(X)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="column-vector") as caught:
+        Nearest().fit(X, np.arange(20)[:, None] % 2)
+    assert caught[0].filename == __file__

@@ -13,6 +13,7 @@ from fastarch.estimators import CLASSES
 
 pytest.importorskip("sklearn", minversion="1.6")  # the first with __sklearn_tags__
 from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import estimator_checks
 
 
@@ -192,6 +193,28 @@ def test_what_cannot_be_is_refused_and_changes_nothing(name):
         with pytest.raises(ValueError, match="NaN"):
             made(name).fit(x, np.where(np.arange(40) == 3, np.nan, y))
     assert_same(answers(fitted, x), before)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_fit_that_fails_leaves_everything_as_it_was(name):
+    x, y = data(name)
+    fitted = made(name, random_state=0).fit(x, y)
+    before, n_features = answers(fitted, x), fitted.n_features_in_
+    wider = np.hstack([x, x])
+    wider[3, 9] = np.inf
+    wrong_seed = {"random_state": "x"}
+    for X, arguments in ((wider, {}), (wider[:, :9], wrong_seed)):
+        with pytest.raises((ValueError, TypeError)):
+            fitted.set_params(**arguments).fit(X, y)
+        assert fitted.n_features_in_ == n_features
+        assert_same(answers(fitted, x), before)
+    fresh = made(name, **wrong_seed)
+    with pytest.raises(TypeError, match="random_state is 'x'"):
+        fresh.fit(x, y)
+    for method in METHODS:
+        if hasattr(fresh, method):
+            with pytest.raises(NotFittedError):
+                getattr(fresh, method)(x)
 
 
 @pytest.mark.parametrize("name", CLASSES)

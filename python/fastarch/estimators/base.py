@@ -5,16 +5,17 @@ scikit-learn itself is never imported here, except where it asks for its own tag
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
-from fastarch import random
+from fastarch import backends, random
 from fastarch.arrays import Array, Restore, namespace, on_device
 from fastarch.estimators import persistence, validation
 from fastarch.estimators.epochs import Epochs
@@ -50,6 +51,11 @@ class Estimator:
     _non_deterministic = False
     _minimum_samples = 1
     _parts: tuple[type, ...] = ()  # the kinds of estimators that it keeps inside
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if "fit" in vars(cls):
+            cls.fit = _whole_or_not(cls.fit)  # type: ignore[attr-defined]
 
     def __init__(self) -> None:
         """A subclass stores its arguments here as they come, and looks at them in fit."""
@@ -190,6 +196,8 @@ class Estimator:
         """Moves what was learnt to "cpu" (NumPy) or "cuda" (CuPy). Raises ValueError or RuntimeError."""
         if device not in ("cpu", "cuda"):
             raise ValueError(f"[{self._name}.to] device is {device!r}, expected 'cpu' or 'cuda'")
+        if device == "cuda" and (reason := backends.reason_unusable("cuda")):
+            raise RuntimeError(f"[{self._name}.to] 'cuda' cannot be used here: {reason}")
         for name, value in vars(self).items():
             if name in self._parameters():
                 continue
@@ -282,6 +290,22 @@ class Estimator:
                 f"[load] {path} cannot be read as an estimator: it holds {found!r}, expected {cls.__name__}"
             )
         return estimator
+
+
+def _whole_or_not(fit: Callable) -> Callable:
+    """`fit` that, when it fails, leaves the estimator as it was: unfitted, or fitted to what came before."""
+
+    @functools.wraps(fit)
+    def whole(self: Any, *args: Any, **more: Any) -> Any:
+        before = dict(vars(self))
+        try:
+            return fit(self, *args, **more)
+        except Exception:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return whole
 
 
 def _same(a: Any, b: Any) -> bool:

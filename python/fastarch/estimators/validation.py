@@ -152,12 +152,10 @@ def check_feature_names(owner: str, who: str, fitted: np.ndarray | None, came: n
     if fitted is None and came is None:
         return
     if came is None:
-        warnings.warn(
-            f"X does not have valid feature names, but {owner} was fitted with feature names", stacklevel=4
-        )
+        warn(f"X does not have valid feature names, but {owner} was fitted with feature names")
         return
     if fitted is None:
-        warnings.warn(f"X has feature names, but {owner} was fitted without feature names", stacklevel=4)
+        warn(f"X has feature names, but {owner} was fitted without feature names")
         return
     if len(fitted) == len(came) and (fitted == came).all():
         return
@@ -171,6 +169,14 @@ def check_feature_names(owner: str, who: str, fitted: np.ndarray | None, came: n
     if len(parts) == 1:
         parts.append("Feature names must be in the same order as they were in fit.")
     raise ValueError("\n".join(parts) + "\n")
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warns at the line outside this package from which it was called."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("fastarch."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def _target(y: Any, who: str, samples: int) -> np.ndarray:
@@ -220,9 +226,7 @@ def _warn_of_column() -> None:
     # scikit-learn's users filter its own category of warning.
     exceptions = sys.modules.get("sklearn.exceptions")
     category = exceptions.DataConversionWarning if exceptions is not None else UserWarning
-    warnings.warn(
-        "A column-vector y was passed when a 1d array was expected: pass y.ravel()", category, stacklevel=5
-    )
+    warn("A column-vector y was passed when a 1d array was expected: pass y.ravel()", category)
 
 
 def targets(y: Any, who: str, samples: int, dtype: Any) -> np.ndarray:

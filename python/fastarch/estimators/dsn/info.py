@@ -51,9 +51,12 @@ def _parameters(estimator: Any) -> int:
 def _draw(estimator: Any, training: Part, folder: Path, heading: str) -> list[str]:
     history = [{**record, "epoch": i + 1} for i, record in enumerate(estimator.history_)]
     note = f"{estimator.n_modules_} modules, one after the other"
-    plots.curves(history, folder / CURVES, heading, note)
+    drawn = []
+    if history:  # where nothing could be learnt there was no step
+        plots.curves(history, folder / CURVES, heading, note)
+        drawn.append(CURVES)
     if training.shape is None or training.shape[0] not in (1, 3):
-        return [CURVES]
+        return drawn
     weight = np.concatenate([estimator.weights_[0][i] for i in range(0, len(estimator.weights_[0]), 2)])
     # The units that the output weights lean on most come first.
     images = as_images(weight, (1, *training.shape[1:]) if training.shape[0] == 1 else training.shape)
@@ -72,7 +75,7 @@ def _draw(estimator: Any, training: Part, folder: Path, heading: str) -> list[st
         f"{len(shown)} of {len(weight)}, {of}",
         signed=training.shape[0] == 1,
     )
-    return [CURVES, WEIGHTS]
+    return [*drawn, WEIGHTS]
 
 
 _OPTIONS = {"epochs": "n_epochs", "batch_size": "batch_size", "lr": "learning_rate", "momentum": "momentum"}

@@ -20,8 +20,6 @@ from fastarch.arrays import Array, namespace
 T = TypeVar("T")
 Parameters = list  # weight [L, D], bias [L] of each group of hidden units, one group after another
 
-_SINGULAR = 1e-13  # a ridge below this share of the mean eigenvalue does not keep the system regular
-
 
 @dataclass(frozen=True)
 class Chunks:
@@ -92,22 +90,27 @@ def sums(units: list[Array], t: Array, chunks: Chunks) -> tuple[Array, Array]:
     return gram, cross
 
 
-def solve(gram: Array, cross: Array, ridge: float) -> Array:
+def solve(gram: Array, cross: Array, ridge: float, rounding: float = 2.3e-16) -> Array:
     """U of (F'F + ridge) U = F'T, the constant column going without ridge; float64 [width, T].
 
-    Where the system is singular (no ridge, and columns that depend on one another) it is the U of least norm.
+    rounding: the relative error of the sums, from F's type. Where the system is singular to that accuracy (no
+    ridge, and columns that depend on one another) it is the U of least norm.
     """
     xp = namespace(gram)
     n = gram.shape[0]
     regular = gram.copy()
     diagonal = xp.arange(n - 1)
     regular[diagonal, diagonal] += ridge
-    if ridge > _SINGULAR * float(xp.trace(gram)) / n:
+    if ridge > 10 * rounding * float(xp.trace(gram)) / n:
         return xp.linalg.solve(regular, cross)
     values, vectors = xp.linalg.eigh(regular)
-    kept = values > n * float(xp.finfo(values.dtype).eps) * float(values[-1])
+    kept = values > n * rounding * float(values[-1])
     inverse = xp.where(kept, 1 / xp.where(kept, values, 1), 0)
     return (vectors * inverse) @ (vectors.T @ cross)
+
+
+def _rounding(x: Array) -> float:
+    return float(namespace(x).finfo(x.dtype).eps)
 
 
 def objective(
@@ -120,7 +123,7 @@ def objective(
     xp = namespace(x)
     # Hidden units are kept for the second pass; their products, which may be many, are formed chunk by chunk.
     units = _stacked(chunks.map(lambda rows: hidden(x[rows], parameters), x.shape[0]), xp)
-    u = solve(*sums(units, t, chunks), ridge)
+    u = solve(*sums(units, t, chunks), ridge, _rounding(x))
     penalty = ridge * float((u[:-1] ** 2).sum())
     output = u.astype(x.dtype)
 
@@ -163,7 +166,7 @@ def _back(units: list[Array], slope: Array) -> list[Array]:
 def best_output(x: Array, t: Array, parameters: Parameters, ridge: float, chunks: Chunks) -> Array:
     """The output weights U [width, T] for all of x and t."""
     units = _stacked(chunks.map(lambda rows: hidden(x[rows], parameters), x.shape[0]), namespace(x))
-    return solve(*sums(units, t, chunks), ridge)
+    return solve(*sums(units, t, chunks), ridge, _rounding(x))
 
 
 def predict(x: Array, parameters: Parameters, output: Array, chunks: Chunks) -> Array:
