@@ -1,0 +1,38 @@
+"""The examples run as they stand, and what they print is true."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+FILES = sorted(EXAMPLES.glob("*.py"))
+
+
+def deep_stacking(figures: dict) -> None:
+    errors = [figures[f"error {depth}"] for depth in range(1, 5)]
+    assert errors == sorted(errors, reverse=True)
+    assert figures["test 1"] > 0.95
+    assert figures["tuned"] > 0.96
+
+
+# What must be true of the figures that an example's main() returns; an example without a check fails.
+CHECKS: dict[str, Callable[[dict], None]] = {
+    "deep_stacking": deep_stacking,
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_example(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)  # pictures and files land here
+    specification = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    assert path.stem in CHECKS, f"{path.name} has no check in test_examples.py"
+    CHECKS[path.stem](module.main())
+    assert capsys.readouterr().out
