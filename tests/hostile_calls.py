@@ -188,6 +188,10 @@ def hostile_values(name: str, value: Any) -> Iterator[tuple[Any, bool]]:
     elif name == "sizes":
         for wrong in ([2, 3], [3, 3], [4, 1], [6, -1], [5], [], [2**62, 2**62], [2**63], [1.5], [None]):
             yield wrong, True
+    elif name == "radius":
+        yield from ((wrong, True) for wrong in (0.0, -1.0, float("nan"), float("inf")))
+    elif name in ("rows", "columns"):
+        yield from ((wrong, True) for wrong in (-1, 0, 1, 7, 2**31, 2**62, 2**63, 1.5))
     elif name in ("seed", "offset"):
         yield from ((wrong, True) for wrong in (-1, 2**64, 1.5))
     elif name == "ignore_index":
@@ -207,6 +211,7 @@ def hostile_calls(kernel: str) -> Iterator[tuple[str, Arguments, bool]]:
             for what, wrong in hostile_arrays(value, name in outputs_of(kernel)):
                 # These kernels count elements, whatever the axes.
                 free = elementwise and what == "an axis more"
+                free = free or (kernel, name, what) in cases.FREE
                 yield f"{name}: {what}", spoilt(name, wrong), not free
             optional = name in OPTIONAL or (kernel, name) == ("recurrent_backward", "dy")
             yield f"{name}: None", spoilt(name, None), not optional
@@ -223,6 +228,12 @@ def hostile_contents(module: Any) -> Iterator[tuple[str, str, Arguments]]:
         for kernel in ("cross_entropy_forward", "cross_entropy_backward"):
             arguments = valid_calls()[kernel] | {"target": np.array(classes, np.int64)}
             yield kernel, f"target={classes}", arguments
+    for units in ([6, -2, 2**62, -(2**63), 2**63 - 1], [2**31, 2**32, 2**32 + 1, -1, 6]):
+        yield (
+            "som_totals_forward",
+            f"index={units}",
+            valid_calls()["som_totals_forward"] | {"index": np.array(units, np.int64)},
+        )
     for index in (4, 17, 255):
         arguments = valid_calls()["max_pool2d_backward"]
         arguments["argmax"][...] = index

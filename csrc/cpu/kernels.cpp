@@ -7,6 +7,7 @@
 #include "cpu/pointwise_kernels.h"
 #include "cpu/pool_kernels.h"
 #include "cpu/recurrent_kernels.h"
+#include "cpu/som_kernels.h"
 
 #define FASTARCH_JOIN_(a, b) a##b
 #define FASTARCH_JOIN(a, b) FASTARCH_JOIN_(a, b)
@@ -31,7 +32,10 @@ constexpr Kernels<T> kTable = {kLanes<T>,
                                max_pool_plane<T, int32_t>,
                                avg_pool_plane<T>,
                                recurrent_gates<T>,
-                               recurrent_gates_gradient<T>};
+                               recurrent_gates_gradient<T>,
+                               lowest_scores<T>,
+                               square_distance<T>,
+                               move_towards<T>};
 
 }  // namespace
 

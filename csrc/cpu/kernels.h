@@ -2,6 +2,8 @@
 // kernels<T>() is the table of the best one this processor runs. How an operator is split into such loops,
 // and over threads, is said in gemm.h and <op>.cpp.
 #pragma once
+#include <type_traits>
+
 #include "core/types.h"
 #include "ops/pool2d.h"
 
@@ -61,6 +63,10 @@ struct RecurrentRows {
   T *dh = nullptr, *da = nullptr, *da_h = nullptr;
 };
 
+// Integers as wide as T, which take part in its vectors.
+template <class T>
+using LaneInteger = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+
 template <class T>
 struct Kernels {
   int lanes;                    // values in a vector
@@ -104,6 +110,16 @@ struct Kernels {
 
   void (*recurrent_gates)(const RecurrentRows<T>& rows);
   void (*recurrent_gates_gradient)(const RecurrentRows<T>& rows);
+
+  // For each column c of scores [rows, columns], step apart: best[c] and second[c] become the two lowest of
+  // themselves and the column, unit[c] the best one's: its row plus `first`, or as it was. The lowest row on
+  // ties. Reads and writes whole vectors.
+  void (*lowest_scores)(const T* scores, int64_t step, int rows, int64_t columns, int64_t first, T* best,
+                        T* second, LaneInteger<T>* unit);
+  // |x - w|^2 in float64.
+  double (*square_distance)(const T* x, const T* w, int64_t n);
+  // y += step * (x - y).
+  void (*move_towards)(const T* x, T* y, int64_t n, T step);
 
   void max_pool(const T* x, const T* x_end, T* y, uint8_t* argmax, const PoolAxis& rows,
                 const PoolAxis& columns) const {

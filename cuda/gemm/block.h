@@ -132,6 +132,16 @@ struct Carrier {
   }
 };
 
+// A result that takes a block's sums as they lie in registers, rather than one at a time, has kTakesTiles and
+//   template <class Tile> void take(int64_t first_m, int64_t first_n, const T (&sum)[...][...]) const
+// which every thread of the block calls with its micro-tile, rows and columns outside of the matrix included.
+// Its k is never split.
+template <class Result>
+concept TakesTiles = requires { Result::kTakesTiles; };
+
+template <class Problem>
+constexpr bool kTakesTiles = TakesTiles<decltype(std::declval<Problem>().at(0).result)>;
+
 // Stores a block's sums where they belong, by store_tile(Tile(), shared, sums, store one).
 template <class Tile, class Problem, class T, class Sums>
 __device__ __forceinline__ void store_sums(const Problem& problem, const Schedule& schedule,
@@ -140,7 +150,9 @@ __device__ __forceinline__ void store_sums(const Problem& problem, const Schedul
   const auto operands = problem.at(place.batch);
   const int64_t first_m = int64_t{place.tile_m} * Tile::kRows, m = operands.m, n = operands.n;
   const int64_t column_n = int64_t{place.tile_n} * Tile::kColumns + threadIdx.x % Tile::kColumns;
-  if (schedule.splits.divisor() == 1) {
+  if constexpr (kTakesTiles<Problem>) {
+    operands.result.template take<Tile>(first_m, int64_t{place.tile_n} * Tile::kColumns, sum);
+  } else if (schedule.splits.divisor() == 1) {
     const auto column = operands.result.column(column_n < n ? column_n : 0);
     store_tile(Tile(), shared, sum, [&](int row, T value) {
       if (first_m + row < m && column_n < n) operands.result.store(first_m + row, column, value);

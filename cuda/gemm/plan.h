@@ -77,10 +77,11 @@ Plan estimate(const Shape& shape, const Plan& tiling, int64_t splits, int multip
   return plan;
 }
 
-// The fastest plan by that estimate, among those whose slices of k just fill one to eight waves of blocks. It
-// follows from the shape and the device alone: the same call, the same sums.
+// The fastest plan by that estimate, among those with k whole or, where it may be split, in slices that just
+// fill one to eight waves of blocks. It follows from the shape and the device alone: the same call, the same
+// sums.
 template <class TileList>
-Plan plan_multiply(const Shape& shape, int multiprocessors) {
+Plan plan_multiply(const Shape& shape, int multiprocessors, bool may_split = true) {
   constexpr int64_t kMostWaves = 8;
   constexpr int64_t kMostDepth = int64_t{1} << 30;  // within a slice, indices of k are 32-bit
   const int64_t least = std::max<int64_t>(1, divide_up(shape.k, kMostDepth));
@@ -94,7 +95,7 @@ Plan plan_multiply(const Shape& shape, int multiprocessors) {
       if (plan.cycles < best.cycles) best = plan;
     };
     consider(least);
-    for (int64_t waves = 1; waves <= kMostWaves; ++waves) {
+    for (int64_t waves = 1; may_split && waves <= kMostWaves; ++waves) {
       const int64_t splits = waves * multiprocessors / tiling.blocks;
       if (splits > least) consider(splits);
     }

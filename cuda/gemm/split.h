@@ -59,7 +59,7 @@ void multiply_planned(const CallSite& name, const Problem& problem, const Shape&
                       Stream stream, LaunchTile&& launch_tile) {
   using T = typename Problem::Value;
   if (shape.batches == 0 || shape.m == 0 || (shape.n == 0 && !row_sums)) return;
-  const Plan plan = plan_multiply<TileList>(shape, multiprocessors());
+  const Plan plan = plan_multiply<TileList>(shape, multiprocessors(), !kTakesTiles<Problem>);
   const int64_t blocks = plan.blocks * plan.splits;
   check(blocks < (int64_t{1} << 31), name.name, "needs ", blocks, " blocks, expected fewer than 2^31");
 
@@ -76,13 +76,15 @@ void multiply_planned(const CallSite& name, const Problem& problem, const Shape&
                                           Tile::template shared_bytes<Problem>(), stream, problem, schedule,
                                           partials.data(), row_partials.data());
   });
-  if (plan.splits == 1) return;
-  const int64_t groups =
-      divide_up(shape.batches * std::max(shape.m * shape.n, row_sums ? shape.m : 0), kCombineColumns);
-  constexpr int kThreads = kCombineColumns * kCombineRows;
-  launch(name, combine_kernel<Problem>, grid_for(groups * kThreads, kThreads), dim3(kThreads), 0, stream,
-         problem, static_cast<const T*>(partials.data()), static_cast<const T*>(row_partials.data()),
-         static_cast<int>(plan.splits), shape.batches, shape.m, shape.n);
+  if constexpr (!kTakesTiles<Problem>) {
+    if (plan.splits == 1) return;
+    const int64_t groups =
+        divide_up(shape.batches * std::max(shape.m * shape.n, row_sums ? shape.m : 0), kCombineColumns);
+    constexpr int kThreads = kCombineColumns * kCombineRows;
+    launch(name, combine_kernel<Problem>, grid_for(groups * kThreads, kThreads), dim3(kThreads), 0, stream,
+           problem, static_cast<const T*>(partials.data()), static_cast<const T*>(row_partials.data()),
+           static_cast<int>(plan.splits), shape.batches, shape.m, shape.n);
+  }
 }
 
 }  // namespace fastarch::cuda

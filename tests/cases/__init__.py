@@ -3,7 +3,8 @@
 A family is a file here with CASES and GRADIENTS. It may also have VALID, a valid call of each of its public
 operators, OPTIONAL, pairs (operator, argument) that may be None, BAD, rows (operator, changed arguments,
 error, pattern of its message), and kernel_calls(), a small valid call of each of its compiled kernels:
-tests/test_errors.py and tests/hostile_calls.py spoil their arguments one at a time.
+tests/test_errors.py and tests/hostile_calls.py spoil their arguments one at a time. FREE holds (kernel,
+argument, what) of spoilt arrays that the kernel may take.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ VALID: dict[str, dict[str, Any]] = {
 }
 BAD: list[tuple] = [row for family in _FAMILIES for row in getattr(family, "BAD", ())]
 OPTIONAL: set[tuple[str, str]] = {pair for family in _FAMILIES for pair in getattr(family, "OPTIONAL", ())}
+FREE: set[tuple[str, str, str]] = {row for family in _FAMILIES for row in getattr(family, "FREE", ())}
 
 
 def kernel_calls() -> dict[str, dict[str, Any]]:
@@ -37,6 +39,7 @@ def kernel_calls() -> dict[str, dict[str, Any]]:
 __all__ = [
     "BAD",
     "CASES",
+    "FREE",
     "GRADIENTS",
     "LAYOUTS",
     "OPTIONAL",

@@ -45,6 +45,7 @@ from fastarch.ops.softmax import (
     softmax,
     softmax_backward,
 )
+from fastarch.ops.som import som_batch_update, som_bmu, som_online_update, som_totals, som_u_matrix
 
 # The public functions of each family; tests and benchmarks go through this.
 OPERATORS: dict[str, tuple[str, ...]] = {
@@ -93,6 +94,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
         "gru_cell",
         "gru_cell_backward",
     ),
+    "som": ("som_bmu", "som_totals", "som_batch_update", "som_online_update", "som_u_matrix"),
 }
 
 __all__ = [
@@ -145,6 +147,11 @@ __all__ = [
     "sigmoid_backward",
     "softmax",
     "softmax_backward",
+    "som_batch_update",
+    "som_bmu",
+    "som_online_update",
+    "som_totals",
+    "som_u_matrix",
     "tanh",
     "tanh_backward",
 ]
