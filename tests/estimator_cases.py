@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
+    "SOM": {"grid": (4, 5), "n_epochs": 5},
     "DSNClassifier": {"n_modules": 2, "n_hidden": 20, "n_epochs": 10},
     "DSNRegressor": {"n_modules": 2, "n_hidden": 20, "n_epochs": 10},
     "TDSNClassifier": {"n_modules": 2, "n_hidden": (6, 5), "n_epochs": 10},

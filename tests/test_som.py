@@ -1,4 +1,4 @@
-"""Self-organizing maps beyond single cases: refusals, geometry, precision, whole trainings beside loops."""
+"""Self-organizing maps beyond single cases: geometry, precision, ties, whole trainings beside loops."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import fastarch as fa
 from cases import som as definition
 from conftest import Backend, on_host
 from fastarch.ops.som import NEIGHBORHOODS
+
 
 @on_host
 @pytest.mark.parametrize("wrong", [6, -2, 2**62])

@@ -316,6 +316,68 @@ VALID = {
     "som_u_matrix": {"codebook": _floats(6, 4), "grid": (2, 3)},
 }
 
+# Wrong arguments, and what is said of them.
+
+_WRONG_MAPS = [
+    ({"grid": 6}, TypeError, r"grid is 6, expected \(rows, columns\)"),
+    ({"grid": (2, 3, 1)}, TypeError, "grid is"),
+    ({"grid": (2.0, 3)}, TypeError, "grid is 2.0"),
+    ({"grid": (True, 6)}, TypeError, "grid is True"),
+    ({"grid": (2, 4)}, ValueError, r"grid is \(2, 4\), expected rows \* columns = 6 units"),
+    ({"grid": (0, 3)}, ValueError, "grid"),
+    ({"grid": (-2, -3)}, ValueError, "grid"),
+    ({"grid": (2**62, 2**62)}, ValueError, "grid"),
+    ({"topology": "octagonal"}, ValueError, "topology is 'octagonal'"),
+    ({"topology": None}, ValueError, "topology is None"),
+    ({"toroidal": 1}, TypeError, "toroidal is 1"),
+    ({"topology": "hexagonal", "toroidal": True, "grid": (3, 2)}, ValueError, "even number of rows"),
+    ({"codebook": _floats(0, 4)}, ValueError, "at least one unit"),
+]
+_WRONG_NEIGHBORHOODS = [
+    ({"neighborhood": "cauchy"}, ValueError, "neighborhood is 'cauchy'"),
+    ({"neighborhood": 0}, ValueError, "neighborhood is 0"),
+]
+BAD = [
+    *(("som_batch_update", *row) for row in _WRONG_MAPS + _WRONG_NEIGHBORHOODS),
+    *(("som_online_update", *row) for row in _WRONG_MAPS + _WRONG_NEIGHBORHOODS),
+    *(("som_u_matrix", *row) for row in _WRONG_MAPS),
+    ("som_batch_update", {"radius": 0}, ValueError, "radius is 0.0, expected a finite number above 0"),
+    ("som_batch_update", {"radius": -1.0}, ValueError, "radius"),
+    ("som_batch_update", {"radius": math.nan}, ValueError, "radius"),
+    ("som_batch_update", {"radius": math.inf}, ValueError, "radius"),
+    ("som_batch_update", {"radius": "wide"}, TypeError, "radius is 'wide'"),
+    ("som_batch_update", {"totals": _floats(6, 4)}, ValueError, "totals has shape"),
+    ("som_online_update", {"rate": _floats(4)}, ValueError, "rate has shape"),
+    ("som_online_update", {"radius": _floats(6)}, ValueError, "radius has shape"),
+    ("som_online_update", {"x": _floats(5, 3)}, ValueError, "expects 4 features"),
+    ("som_bmu", {"x": _floats(5, 3)}, ValueError, "4 features"),
+    (
+        "som_bmu",
+        {"codebook": _floats(0, 4)},
+        ValueError,
+        "one unit",
+    ),
+    ("som_totals", {"units": 0}, ValueError, "units is 0"),
+    ("som_totals", {"units": 2**31}, ValueError, "units"),
+    ("som_totals", {"units": 6.0}, TypeError, "units is 6.0"),
+    (
+        "som_totals",
+        {"index": np.zeros(4, int)},
+        ValueError,
+        "index has shape",
+    ),
+    ("som_totals", {"index": _floats(5)}, TypeError, "dtype"),
+]
+
+
+@pytest.mark.parametrize(("op", "valid", "changes", "error", "match"), BAD)
+def test_bad_argument(op, valid, changes, error, match, backend: Backend) -> None:
+    arguments = {name: backend.put(value) for name, value in (valid | changes).items()}
+    with pytest.raises(error, match=match) as raised:
+        backend.call(op, arguments)
+    assert str(raised.value).startswith(f"[{op}] ")
+
+
 # What may be in place of an array without a refusal: the number of units is anyone's.
 FREE = {
     (kernel, name, what)

@@ -16,12 +16,15 @@ from fastarch.estimators.epochs import watched
 from fastarch.estimators.info import EstimatorInfo, Part, Report
 from fastarch.estimators.rating_rbm import RatingRBM
 from fastarch.estimators.rbm import RBM, GaussianRBM
+from fastarch.estimators.som import SOM
+from fastarch.estimators.som.info import INFO as SOM_INFO
 
 __all__ = [
     "CLASSES",
     "DBN",
     "ESTIMATORS",
     "RBM",
+    "SOM",
     "ConvolutionalRBM",
     "DBNClassifier",
     "DBNRegressor",
@@ -55,11 +58,12 @@ CLASSES: dict[str, type[Estimator]] = {
         DSNRegressor,
         TDSNClassifier,
         TDSNRegressor,
+        SOM,
     )
 }
 
 # What the command line trains and lists.
-ESTIMATORS: dict[str, EstimatorInfo] = {info.name: info for info in (DSN, TDSN)}
+ESTIMATORS: dict[str, EstimatorInfo] = {info.name: info for info in (DSN, TDSN, SOM_INFO)}
 
 
 def load(path: str | os.PathLike[str]) -> Any:
