@@ -370,14 +370,6 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("op", "valid", "changes", "error", "match"), BAD)
-def test_bad_argument(op, valid, changes, error, match, backend: Backend) -> None:
-    arguments = {name: backend.put(value) for name, value in (valid | changes).items()}
-    with pytest.raises(error, match=match) as raised:
-        backend.call(op, arguments)
-    assert str(raised.value).startswith(f"[{op}] ")
-
-
 # What may be in place of an array without a refusal: the number of units is anyone's.
 FREE = {
     (kernel, name, what)
