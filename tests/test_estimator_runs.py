@@ -19,6 +19,7 @@ from fastarch.train import features
 # What keeps a run short.
 QUICK: dict[str, list[str]] = {
     "dsn": ["--epochs", "4", "--model", "n_hidden=20", "--model", "n_modules=2"],
+    "som": ["--epochs", "3", "--model", "grid=4,5"],
     "tdsn": ["--epochs", "4", "--model", "n_hidden=5,4", "--model", "n_modules=2"],
 }
 

@@ -19,9 +19,17 @@ def deep_stacking(figures: dict) -> None:
     assert figures["tuned"] > 0.96
 
 
+def map_of_digits(figures: dict) -> None:
+    assert figures["topographic error"] < 0.1  # of random colours on a map
+    assert figures["purity"] > 0.75  # of ten regions found without labels
+    drawn = {path.name for path in Path("som-pictures").iterdir()}
+    assert drawn == {"colours.png", "u_matrix.png", "codebook.png", "regions.png"}
+
+
 # What must be true of the figures that an example's main() returns; an example without a check fails.
 CHECKS: dict[str, Callable[[dict], None]] = {
     "deep_stacking": deep_stacking,
+    "map_of_digits": map_of_digits,
 }
 
 

@@ -1,15 +1,14 @@
 """Clusters without labels, and colours in order, with a self-organizing map.
 
-    python examples/som_clusters.py [folder for the pictures]
+    python examples/map_of_digits.py
 
 First the classic: random colours settle on a map so that neighbours look alike. Then 1,797 handwritten
-digits: a map of 16 x 20 units, on which neighbouring regions are merged until ten are left (Ward's criterion).
-Nobody told which digit is which; how pure the regions are is only measured at the end.
+digits: a map of 16 x 20 units whose neighbouring regions are merged until ten are left. Nobody told which
+digit is which; how pure the regions are is measured at the end. The pictures land in the folder som-pictures.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -75,15 +74,16 @@ def digits(folder: Path) -> float:
     return sum(np.bincount(y[cluster == k]).max() for k in range(10)) / len(y)
 
 
-def main(folder: Path) -> tuple[float, float]:
-    """Runs both and prints what came out."""
-    folder.mkdir(parents=True, exist_ok=True)
+def main() -> dict[str, float]:
+    """Runs both, prints what came out and returns it."""
+    folder = Path("som-pictures")
+    folder.mkdir(exist_ok=True)
     error, purity = colours(folder), digits(folder)
-    print(f"colours: {100 * error:.1f} % of samples have two nearest units that are no neighbours")
-    print(f"digits: ten regions found without labels are {100 * purity:.1f} % pure")
-    print(f"pictures: {folder}")
-    return error, purity
+    print(f"colours: two nearest units that are no neighbours: {error:.1%}")
+    print(f"digits: ten regions found without labels are {purity:.1%} pure")
+    print(f"pictures: {', '.join(sorted(path.name for path in folder.iterdir()))} in {folder}")
+    return {"topographic error": error, "purity": purity}
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "som-pictures"))
+    main()
