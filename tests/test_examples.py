@@ -15,7 +15,7 @@ FILES = sorted(EXAMPLES.glob("*.py"))
 def deep_stacking(figures: dict) -> None:
     errors = [figures[f"error {depth}"] for depth in range(1, 5)]
     assert errors == sorted(errors, reverse=True)
-    assert figures["test 1"] > 0.95
+    assert figures["test 4"] > figures["test 1"] > 0.93
     assert figures["tuned"] > 0.96
 
 
