@@ -14,7 +14,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 
 
 def test_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for block in BLOCKS:
@@ -24,3 +24,5 @@ def test_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["dw"].shape == names["w"].shape
     assert len(names["history"].epochs) == 1
     assert (tmp_path / "lenet5.safetensors").is_file()
+    assert names["features"].shape == (1797, 128)
+    assert names["stack"].score(names["pixels"][:400], names["labels"][:400]) > 0.95
