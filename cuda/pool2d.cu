@@ -4,6 +4,7 @@
 #include "core/divide.h"
 #include "core/half.h"
 #include "core/launch.h"
+#include "core/reduce.h"
 #include "ops/pool2d.h"
 
 namespace fastarch::cuda {
@@ -145,6 +146,51 @@ struct AdaptiveBins {
   }
 };
 
+template <class T, class A>
+__global__ void adaptive_max_forward_kernel(const T* __restrict__ x, T* __restrict__ y,
+                                            A* __restrict__ argmax, AdaptiveBins rows, AdaptiveBins columns,
+                                            Grid outputs) {
+  for (int64_t i = global_thread(); i < outputs.size; i += grid_threads()) {
+    const auto at = outputs.place(i);
+    const T* plane = x + at.plane * rows.input * columns.input;
+    const Span h_in = rows.inputs(at.row), w_in = columns.inputs(at.column);
+    Compute<T> best = -INFINITY;
+    int best_offset = 0, offset = 0;
+    for (int h = h_in.begin; h < h_in.end; ++h)
+      for (int w = w_in.begin; w < w_in.end; ++w, ++offset) {
+        const Compute<T> value = widen(plane[static_cast<int64_t>(h) * columns.input + w]);
+        if (value > best || value != value) {
+          best = value;
+          best_offset = offset;
+        }
+      }
+    y[i] = narrow<T>(best);
+    if (argmax) argmax[i] = static_cast<A>(best_offset);
+  }
+}
+
+template <class T, class A>
+__global__ void adaptive_max_backward_kernel(const T* __restrict__ dy, const A* __restrict__ argmax,
+                                             T* __restrict__ dx, AdaptiveBins rows, AdaptiveBins columns,
+                                             Grid inputs) {
+  for (int64_t i = global_thread(); i < inputs.size; i += grid_threads()) {
+    const auto at = inputs.place(i);
+    const int64_t plane = at.plane * rows.output * columns.output;
+    const Span p_around = rows.bins(at.row), q_around = columns.bins(at.column);
+    Compute<T> sum = 0;
+    for (int p = p_around.begin; p < p_around.end; ++p) {
+      const int r = at.row - rows.inputs(p).begin;
+      for (int q = q_around.begin; q < q_around.end; ++q) {
+        const Span w_in = columns.inputs(q);
+        const int64_t window = plane + static_cast<int64_t>(p) * columns.output + q;
+        const int64_t offset = int64_t{r} * (w_in.end - w_in.begin) + at.column - w_in.begin;
+        if (argmax[window] == static_cast<A>(offset)) sum += widen(dy[window]);
+      }
+    }
+    dx[i] = narrow<T>(sum);
+  }
+}
+
 template <class T, class Bins>
 __global__ void average_forward_kernel(const T* __restrict__ x, T* __restrict__ y, Bins rows, Bins columns,
                                        int height, int width, Grid outputs) {
@@ -157,6 +203,19 @@ __global__ void average_forward_kernel(const T* __restrict__ x, T* __restrict__ 
       for (int w = w_in.begin; w < w_in.end; ++w) sum += widen(plane[static_cast<int64_t>(h) * width + w]);
     const auto divisor = static_cast<Compute<T>>(int64_t{rows.count(at.row)} * columns.count(at.column));
     y[i] = narrow<T>(h_in.empty() || w_in.empty() ? 0 : sum / divisor);  // a window of nothing but padding
+  }
+}
+
+// One window, the whole plane: a warp reads it side by side.
+template <class T>
+__global__ void global_average_kernel(const T* __restrict__ x, T* __restrict__ y, int64_t planes,
+                                      int64_t area) {
+  const int lane = threadIdx.x % kWarpThreads;
+  for (int64_t i = global_thread() / kWarpThreads; i < planes; i += grid_threads() / kWarpThreads) {
+    Compute<T> sum = 0;
+    for (int64_t j = lane; j < area; j += kWarpThreads) sum += widen(x[i * area + j]);
+    sum = warp_sum(sum);
+    if (lane == 0) y[i] = narrow<T>(sum / static_cast<Compute<T>>(area));
   }
 }
 
@@ -196,6 +255,25 @@ void max_pool2d_backward(const T* dy, const A* argmax, T* dx, const Pool2d& pool
          0, stream, dy, argmax, dx, pool, inputs);
 }
 
+template <class T, class A>
+void adaptive_max_pool2d_forward(const T* x, T* y, A* argmax, const AdaptivePool2d& pool, Stream stream) {
+  const Grid outputs(pool.planes, pool.out_height, pool.out_width);
+  if (outputs.size == 0) return;
+  const AdaptiveBins rows{pool.height, pool.out_height}, columns{pool.width, pool.out_width};
+  launch("adaptive_max_pool2d_forward", adaptive_max_forward_kernel<T, A>, grid_for(outputs.size, kThreads),
+         kThreads, 0, stream, x, y, argmax, rows, columns, outputs);
+}
+
+template <class T, class A>
+void adaptive_max_pool2d_backward(const T* dy, const A* argmax, T* dx, const AdaptivePool2d& pool,
+                                  Stream stream) {
+  const Grid inputs(pool.planes, pool.height, pool.width);
+  if (inputs.size == 0) return;
+  const AdaptiveBins rows{pool.height, pool.out_height}, columns{pool.width, pool.out_width};
+  launch("adaptive_max_pool2d_backward", adaptive_max_backward_kernel<T, A>, grid_for(inputs.size, kThreads),
+         kThreads, 0, stream, dy, argmax, dx, rows, columns, inputs);
+}
+
 template <class T>
 void avg_pool2d_forward(const T* x, T* y, const Pool2d& pool, bool count_include_pad, Stream stream) {
   const Grid outputs(pool.planes, pool.rows.output, pool.columns.output);
@@ -218,6 +296,12 @@ template <class T>
 void adaptive_avg_pool2d_forward(const T* x, T* y, const AdaptivePool2d& pool, Stream stream) {
   const Grid outputs(pool.planes, pool.out_height, pool.out_width);
   if (outputs.size == 0) return;
+  if (pool.out_height == 1 && pool.out_width == 1) {
+    const int64_t area = int64_t{pool.height} * pool.width;
+    launch("adaptive_avg_pool2d_forward", global_average_kernel<T>,
+           grid_for(pool.planes * kWarpThreads, kThreads), kThreads, 0, stream, x, y, pool.planes, area);
+    return;
+  }
   const AdaptiveBins rows{pool.height, pool.out_height}, columns{pool.width, pool.out_width};
   launch("adaptive_avg_pool2d_forward", average_forward_kernel<T, AdaptiveBins>,
          grid_for(outputs.size, kThreads), kThreads, 0, stream, x, y, rows, columns, pool.height, pool.width,
@@ -234,26 +318,9 @@ void adaptive_avg_pool2d_backward(const T* dy, T* dx, const AdaptivePool2d& pool
          pool.out_width, inputs);
 }
 
-#define INSTANTIATE_MAX(T, A)                                                \
-  template void max_pool2d_forward(const T*, T*, A*, const Pool2d&, Stream); \
-  template void max_pool2d_backward(const T*, const A*, T*, const Pool2d&, Stream);
-INSTANTIATE_MAX(float, uint8_t)
-INSTANTIATE_MAX(float, int32_t)
-INSTANTIATE_MAX(double, uint8_t)
-INSTANTIATE_MAX(double, int32_t)
-INSTANTIATE_MAX(float16, uint8_t)
-INSTANTIATE_MAX(float16, int32_t)
-INSTANTIATE_MAX(bfloat16, uint8_t)
-INSTANTIATE_MAX(bfloat16, int32_t)
-
-#define INSTANTIATE_AVERAGE(T)                                                            \
-  template void avg_pool2d_forward(const T*, T*, const Pool2d&, bool, Stream);            \
-  template void avg_pool2d_backward(const T*, T*, const Pool2d&, bool, Stream);           \
-  template void adaptive_avg_pool2d_forward(const T*, T*, const AdaptivePool2d&, Stream); \
-  template void adaptive_avg_pool2d_backward(const T*, T*, const AdaptivePool2d&, Stream);
-INSTANTIATE_AVERAGE(float)
-INSTANTIATE_AVERAGE(double)
-INSTANTIATE_AVERAGE(float16)
-INSTANTIATE_AVERAGE(bfloat16)
+FASTARCH_INSTANTIATE_POOL2D(float)
+FASTARCH_INSTANTIATE_POOL2D(double)
+FASTARCH_INSTANTIATE_POOL2D(float16)
+FASTARCH_INSTANTIATE_POOL2D(bfloat16)
 
 }  // namespace fastarch::cuda

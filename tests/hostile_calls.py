@@ -121,10 +121,20 @@ def valid_calls() -> dict[str, Arguments]:
     }
 
 
-OPTIONAL = {"bias", "db", "argmax"}  # None is their absence
+# None is their absence.
+OPTIONAL = {"bias", "db", "argmax", "residual"}
+OPTIONAL_IN = {
+    ("recurrent_backward", "dy"),
+    ("batch_norm_forward", "weight"),
+    ("batch_norm_inference", "weight"),
+    ("batch_norm_backward", "weight"),
+    ("batch_norm_backward", "y"),
+    ("batch_norm_backward", "dresidual"),
+}
 OUTPUTS = {
-    "forward": {"y", "loss", "probs", "argmax", "gates", "h", "c", "extra"},
-    "backward": {"dx", "dh", "dc", "da"},
+    "forward": {"y", "loss", "probs", "argmax", "gates", "h", "c", "extra", "mean", "var"},
+    "inference": {"y"},
+    "backward": {"dx", "dh", "dc", "da", "dresidual", "dweight", "dbias"},
     "backward_input": {"dx"},
     "backward_weight": {"dw", "db"},
 }
@@ -180,6 +190,8 @@ def hostile_values(name: str, value: Any) -> Iterator[tuple[Any, bool]]:
             yield from ((wrong, True) for wrong in (0, 2, 3, 2**31 - 1))
     elif name == "p":
         yield from ((wrong, True) for wrong in (-0.5, 1.5, float("nan"), float("inf")))
+    elif name == "eps":
+        yield from ((wrong, True) for wrong in (-1.0, float("nan"), float("inf")))
     elif name == "cell":
         yield from ((wrong, True) for wrong in (-1, 0, 1, 3, 4, 5, 2**31, 2**63, 1.5))
     elif name == "algorithm":
@@ -192,6 +204,10 @@ def hostile_values(name: str, value: Any) -> Iterator[tuple[Any, bool]]:
         yield from ((wrong, True) for wrong in (0.0, -1.0, float("nan"), float("inf")))
     elif name in ("rows", "columns"):
         yield from ((wrong, True) for wrong in (-1, 0, 1, 7, 2**31, 2**62, 2**63, 1.5))
+    elif isinstance(value, list):  # of arrays
+        good, *rest = value
+        for wrong in ([], rest, [good], [*rest, good], [good.astype(float), *rest], [good[None, ::2], *rest]):
+            yield wrong, True
     elif name in ("seed", "offset"):
         yield from ((wrong, True) for wrong in (-1, 2**64, 1.5))
     elif name == "ignore_index":
@@ -213,7 +229,7 @@ def hostile_calls(kernel: str) -> Iterator[tuple[str, Arguments, bool]]:
                 free = elementwise and what == "an axis more"
                 free = free or (kernel, name, what) in cases.FREE
                 yield f"{name}: {what}", spoilt(name, wrong), not free
-            optional = name in OPTIONAL or (kernel, name) == ("recurrent_backward", "dy")
+            optional = name in OPTIONAL or (kernel, name) in OPTIONAL_IN
             yield f"{name}: None", spoilt(name, None), not optional
         elif value is None:  # what another cell has must not be given for this one
             yield f"{name}: given", spoilt(name, floats(5, 20)), True
@@ -248,7 +264,11 @@ def hostile_contents(module: Any) -> Iterator[tuple[str, str, Arguments]]:
 def main(name: str) -> int:
     module = importlib.import_module(f"fastarch._{name}")
     kernels = valid_calls()
-    public = {k for k in dir(module) if k.endswith(("_forward", "_backward", "_input", "_weight"))}
+    public = {
+        k
+        for k in dir(module)
+        if k.endswith(("_forward", "_inference", "_backward", "_input", "_weight", "_update"))
+    }
     problems = [f"{k} is a kernel that hostile_calls.py does not know" for k in public - kernels.keys()]
     count = 0
     for kernel in sorted(public & kernels.keys()):

@@ -113,3 +113,21 @@ def test_fewer_threads_than_wanted_are_enough() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == fa.random.philox(10**6, 1, 2)[-1]
+
+
+@pytest.mark.parametrize("count", ["abc", "0", "-1", "1.5", "4097", " 2"])
+def test_a_thread_count_that_is_none_is_told(count: str) -> None:
+    environment = {**os.environ, "FASTARCH_NUM_THREADS": count}
+    done = subprocess.run(
+        [sys.executable, "-c", "import fastarch.ops"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert (
+        line
+        == f"ValueError: [threads] FASTARCH_NUM_THREADS is {count!r}, expected a whole number from 1 to 4096"
+    )

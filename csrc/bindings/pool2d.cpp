@@ -1,5 +1,6 @@
 #include "ops/pool2d.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "bindings/module.h"
@@ -55,10 +56,10 @@ AdaptivePool2d adaptive_of(Operands& operands, const ArrayView& x, const char* x
   return {x.shape[0] * x.shape[1], int(x.shape[2]), int(x.shape[3]), int(y.shape[2]), int(y.shape[3])};
 }
 
-// Runs body<A>() with the element type of argmax: uint8 while every offset in the window fits, int32 always.
+// Runs body<A>() with the element type of argmax: uint8 while every offset in a window of at most `area`
+// elements fits, int32 always.
 template <class Body>
-void dispatch_argmax(Operands& operands, const ArrayView& argmax, const Pool2d& pool, Body&& body) {
-  const int64_t area = int64_t{pool.rows.kernel} * pool.columns.kernel;
+void dispatch_argmax(Operands& operands, const ArrayView& argmax, int64_t area, Body&& body) {
   const DType expected = area <= 256 ? DType::uint8 : DType::int32;
   check(area < (int64_t{1} << 31), operands.op(), "kernel has ", area, " elements, expected fewer than 2^31");
   if (argmax.data && argmax.dtype != expected)
@@ -66,6 +67,17 @@ void dispatch_argmax(Operands& operands, const ArrayView& argmax, const Pool2d& 
                                 ", expected ", dtype_name(expected), " for a window of ", area, " elements"));
   if (expected == DType::uint8) return body.template operator()<uint8_t>();
   body.template operator()<int32_t>();
+}
+
+int64_t area_of(const Pool2d& pool) { return int64_t{pool.rows.kernel} * pool.columns.kernel; }
+
+// The most inputs that a bin can have along one axis.
+int64_t widest_bin(int64_t input, int64_t output) {
+  return output == 0 ? 0 : input % output == 0 ? input / output : std::min(input / output + 2, input);
+}
+
+int64_t area_of(const AdaptivePool2d& pool) {
+  return widest_bin(pool.height, pool.out_height) * widest_bin(pool.width, pool.out_width);
 }
 
 void expect_same_shape(Operands& operands, const ArrayView& a, const char* a_name, const ArrayView& b,
@@ -83,7 +95,7 @@ void max_pool2d_forward(py::handle x, py::handle y, py::handle argmax, Pair kern
   const ArrayView va = argmax.is_none() ? ArrayView{} : operands.out_any(argmax, "argmax");
   if (!argmax.is_none()) expect_same_shape(operands, va, "argmax", vy, "y");
   const Pool2d pool = pool_of(operands, vx, "x", vy, "y", kernel, stride, padding, dilation);
-  dispatch_argmax(operands, va, pool, [&]<class A>() {
+  dispatch_argmax(operands, va, area_of(pool), [&]<class A>() {
     py::gil_scoped_release unlocked;
     device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
       device::max_pool2d_forward(data<T>(vx), mutable_data<T>(vy), mutable_data<A>(va), pool,
@@ -99,10 +111,42 @@ void max_pool2d_backward(py::handle dy, py::handle argmax, py::handle dx, Pair k
                   vdx = operands.out(dx, "dx");
   expect_same_shape(operands, va, "argmax", vdy, "dy");
   const Pool2d pool = pool_of(operands, vdx, "dx", vdy, "dy", kernel, stride, padding, dilation);
-  dispatch_argmax(operands, va, pool, [&]<class A>() {
+  dispatch_argmax(operands, va, area_of(pool), [&]<class A>() {
     py::gil_scoped_release unlocked;
     device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
       device::max_pool2d_backward(data<T>(vdy), data<A>(va), mutable_data<T>(vdx), pool, as_stream(stream));
+    });
+  });
+}
+
+void adaptive_max_pool2d_forward(py::handle x, py::handle y, py::handle argmax, uintptr_t stream) {
+  Operands operands("adaptive_max_pool2d", kMemory, device::kHalves);
+  const ArrayView vx = operands.in(x, "x"), vy = operands.out(y, "y");
+  const ArrayView va = argmax.is_none() ? ArrayView{} : operands.out_any(argmax, "argmax");
+  if (!argmax.is_none()) expect_same_shape(operands, va, "argmax", vy, "y");
+  const AdaptivePool2d pool = adaptive_of(operands, vx, "x", vy, "y");
+  check(vx.size() != 0 || vy.size() == 0, operands.op(), "x has shape ", vx.shape_text(),
+        ", expected height, width >= 1");
+  dispatch_argmax(operands, va, area_of(pool), [&]<class A>() {
+    py::gil_scoped_release unlocked;
+    device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
+      device::adaptive_max_pool2d_forward(data<T>(vx), mutable_data<T>(vy), mutable_data<A>(va), pool,
+                                          as_stream(stream));
+    });
+  });
+}
+
+void adaptive_max_pool2d_backward(py::handle dy, py::handle argmax, py::handle dx, uintptr_t stream) {
+  Operands operands("adaptive_max_pool2d_backward", kMemory, device::kHalves);
+  const ArrayView vdy = operands.in(dy, "dy"), va = operands.in_any(argmax, "argmax"),
+                  vdx = operands.out(dx, "dx");
+  expect_same_shape(operands, va, "argmax", vdy, "dy");
+  const AdaptivePool2d pool = adaptive_of(operands, vdx, "dx", vdy, "dy");
+  dispatch_argmax(operands, va, area_of(pool), [&]<class A>() {
+    py::gil_scoped_release unlocked;
+    device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
+      device::adaptive_max_pool2d_backward(data<T>(vdy), data<A>(va), mutable_data<T>(vdx), pool,
+                                           as_stream(stream));
     });
   });
 }
@@ -160,12 +204,17 @@ void bind_pool2d(py::module_& m) {
         py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), stream);
   m.def("max_pool2d_backward", &max_pool2d_backward, py::arg("dy"), py::arg("argmax"), py::arg("dx"),
         py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), stream);
+  m.def("adaptive_max_pool2d_forward", &adaptive_max_pool2d_forward, py::arg("x"), py::arg("y"),
+        py::arg("argmax"), stream);
+  m.def("adaptive_max_pool2d_backward", &adaptive_max_pool2d_backward, py::arg("dy"), py::arg("argmax"),
+        py::arg("dx"), stream);
   m.def("avg_pool2d_forward", &avg_pool2d_forward, py::arg("x"), py::arg("y"), py::arg("kernel"),
         py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"), stream);
   m.def("avg_pool2d_backward", &avg_pool2d_backward, py::arg("dy"), py::arg("dx"), py::arg("kernel"),
         py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"), stream);
   m.def("adaptive_avg_pool2d_forward", &adaptive_avg_pool2d_forward, py::arg("x"), py::arg("y"), stream);
   m.def("adaptive_avg_pool2d_backward", &adaptive_avg_pool2d_backward, py::arg("dy"), py::arg("dx"), stream);
-  takes_halves(m, {"max_pool2d_forward", "max_pool2d_backward", "avg_pool2d_forward", "avg_pool2d_backward",
+  takes_halves(m, {"adaptive_max_pool2d_forward", "adaptive_max_pool2d_backward", "max_pool2d_forward",
+                   "max_pool2d_backward", "avg_pool2d_forward", "avg_pool2d_backward",
                    "adaptive_avg_pool2d_forward", "adaptive_avg_pool2d_backward"});
 }

@@ -6,8 +6,8 @@ namespace fastarch {
 
 enum class DType { float32, float64, uint8, int32, int64, boolean, float16, bfloat16 };
 
-// The 16-bit floats, as they lie in memory: nothing is computed in them. core/half.h converts them on the
-// host, cuda/core/half.h in kernels.
+// The 16-bit floats, as they lie in memory: nothing is computed in them. core/float16.h converts them
+// on the host, cuda/core/half.h in kernels.
 struct alignas(2) float16 {  // IEEE 754 binary16: 5 bits of exponent, 10 of fraction
   uint16_t bits;
 };

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include "core/thread_pool.h"
 #include "cpu/kernels.h"
@@ -152,6 +153,44 @@ void max_pool2d_backward(const T* dy, const A* argmax, T* dx, const Pool2d& pool
   });
 }
 
+template <class T, class A>
+void adaptive_max_pool2d_forward(const T* x, T* y, A* argmax, const AdaptivePool2d& pool, Stream) {
+  const int64_t in = int64_t{pool.height} * pool.width, out = int64_t{pool.out_height} * pool.out_width;
+  if (pool.planes * out == 0) return;
+  const AdaptiveBins rows{pool.height, pool.out_height}, columns{pool.width, pool.out_width};
+  parallel_for(pool.planes, grain(in), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin * out; i < end * out; ++i) {
+      const Span h_in = rows.inputs(static_cast<int>(i % out / pool.out_width));
+      const Span w_in = columns.inputs(static_cast<int>(i % pool.out_width));
+      const T* plane = x + i / out * in;
+      T best = -std::numeric_limits<T>::infinity();
+      int64_t best_offset = 0, offset = 0;
+      for (int h = h_in.begin; h < h_in.end; ++h)
+        for (int w = w_in.begin; w < w_in.end; ++w, ++offset) {
+          const T value = plane[int64_t{h} * pool.width + w];
+          if (value > best || value != value) best = value, best_offset = offset;
+        }
+      y[i] = best;
+      if (argmax) argmax[i] = static_cast<A>(best_offset);
+    }
+  });
+}
+
+template <class T, class A>
+void adaptive_max_pool2d_backward(const T* dy, const A* argmax, T* dx, const AdaptivePool2d& pool, Stream) {
+  const AdaptiveBins rows{pool.height, pool.out_height}, columns{pool.width, pool.out_width};
+  const int64_t out = int64_t{pool.out_height} * pool.out_width;
+  scatter_planes(dx, pool.planes, int64_t{pool.height} * pool.width, [&](int64_t i, T* plane) {
+    for (int64_t j = 0; j < out; ++j) {
+      const Span h_in = rows.inputs(static_cast<int>(j / pool.out_width));
+      const Span w_in = columns.inputs(static_cast<int>(j % pool.out_width));
+      const int64_t width = w_in.end - w_in.begin, offset = argmax[i * out + j];
+      if (offset < 0 || offset >= width * (h_in.end - h_in.begin)) continue;  // not an argmax of such bins
+      plane[(h_in.begin + offset / width) * pool.width + w_in.begin + offset % width] += dy[i * out + j];
+    }
+  });
+}
+
 template <class T>
 void avg_pool2d_forward(const T* x, T* y, const Pool2d& pool, bool count_include_pad, Stream) {
   const int64_t in = in_plane(pool), out = out_plane(pool);
@@ -207,20 +246,7 @@ void adaptive_avg_pool2d_backward(const T* dy, T* dx, const AdaptivePool2d& pool
   });
 }
 
-#define INSTANTIATE_MAX(T, A)                                                \
-  template void max_pool2d_forward(const T*, T*, A*, const Pool2d&, Stream); \
-  template void max_pool2d_backward(const T*, const A*, T*, const Pool2d&, Stream);
-INSTANTIATE_MAX(float, uint8_t)
-INSTANTIATE_MAX(float, int32_t)
-INSTANTIATE_MAX(double, uint8_t)
-INSTANTIATE_MAX(double, int32_t)
-
-#define INSTANTIATE_AVERAGE(T)                                                            \
-  template void avg_pool2d_forward(const T*, T*, const Pool2d&, bool, Stream);            \
-  template void avg_pool2d_backward(const T*, T*, const Pool2d&, bool, Stream);           \
-  template void adaptive_avg_pool2d_forward(const T*, T*, const AdaptivePool2d&, Stream); \
-  template void adaptive_avg_pool2d_backward(const T*, T*, const AdaptivePool2d&, Stream);
-INSTANTIATE_AVERAGE(float)
-INSTANTIATE_AVERAGE(double)
+FASTARCH_INSTANTIATE_POOL2D(float)
+FASTARCH_INSTANTIATE_POOL2D(double)
 
 }  // namespace fastarch::cpu

@@ -1,4 +1,4 @@
-// Contract: max, average and adaptive average pooling over planes of [N, C, H, W].
+// Contract: max and average pooling, by sliding and by adaptive windows, over planes of [N, C, H, W].
 #pragma once
 #include "core/types.h"
 
@@ -30,6 +30,9 @@ struct AdaptivePool2d {
 // max_pool2d_backward: dy, argmax [N, C, P, Q]; dx [N, C, H, W] gathers the dy of the windows it was the
 // maximum of.
 //
+// adaptive_max_pool2d_*: the same with the bins of AdaptivePool2d for windows; the offset of row r and column
+// s of a bin is r * (the bin's width) + s.
+//
 // avg_pool2d_*: the divisor of a window is its area clipped to the padded input (count_include_pad) or to the
 // input. All sums run over rows, then columns, in ascending order.
 
@@ -39,6 +42,12 @@ template <class T, class A>
 void max_pool2d_forward(const T* x, T* y, A* argmax, const Pool2d& pool, Stream stream);
 template <class T, class A>
 void max_pool2d_backward(const T* dy, const A* argmax, T* dx, const Pool2d& pool, Stream stream);
+
+template <class T, class A>
+void adaptive_max_pool2d_forward(const T* x, T* y, A* argmax, const AdaptivePool2d& pool, Stream stream);
+template <class T, class A>
+void adaptive_max_pool2d_backward(const T* dy, const A* argmax, T* dx, const AdaptivePool2d& pool,
+                                  Stream stream);
 
 template <class T>
 void avg_pool2d_forward(const T* x, T* y, const Pool2d& pool, bool count_include_pad, Stream stream);
@@ -59,6 +68,12 @@ void max_pool2d_forward(const T* x, T* y, A* argmax, const Pool2d& pool, Stream 
 template <class T, class A>
 void max_pool2d_backward(const T* dy, const A* argmax, T* dx, const Pool2d& pool, Stream stream);
 
+template <class T, class A>
+void adaptive_max_pool2d_forward(const T* x, T* y, A* argmax, const AdaptivePool2d& pool, Stream stream);
+template <class T, class A>
+void adaptive_max_pool2d_backward(const T* dy, const A* argmax, T* dx, const AdaptivePool2d& pool,
+                                  Stream stream);
+
 template <class T>
 void avg_pool2d_forward(const T* x, T* y, const Pool2d& pool, bool count_include_pad, Stream stream);
 template <class T>
@@ -70,4 +85,19 @@ template <class T>
 void adaptive_avg_pool2d_backward(const T* dy, T* dx, const AdaptivePool2d& pool, Stream stream);
 
 }  // namespace cuda
+
+// The instances that a device compiles for elements of type T, inside its namespace.
+#define FASTARCH_INSTANTIATE_MAX_POOL2D(T, A)                                                 \
+  template void max_pool2d_forward(const T*, T*, A*, const Pool2d&, Stream);                  \
+  template void max_pool2d_backward(const T*, const A*, T*, const Pool2d&, Stream);           \
+  template void adaptive_max_pool2d_forward(const T*, T*, A*, const AdaptivePool2d&, Stream); \
+  template void adaptive_max_pool2d_backward(const T*, const A*, T*, const AdaptivePool2d&, Stream);
+#define FASTARCH_INSTANTIATE_POOL2D(T)                                                    \
+  FASTARCH_INSTANTIATE_MAX_POOL2D(T, uint8_t)                                             \
+  FASTARCH_INSTANTIATE_MAX_POOL2D(T, int32_t)                                             \
+  template void avg_pool2d_forward(const T*, T*, const Pool2d&, bool, Stream);            \
+  template void avg_pool2d_backward(const T*, T*, const Pool2d&, bool, Stream);           \
+  template void adaptive_avg_pool2d_forward(const T*, T*, const AdaptivePool2d&, Stream); \
+  template void adaptive_avg_pool2d_backward(const T*, T*, const AdaptivePool2d&, Stream);
+
 }  // namespace fastarch

@@ -8,7 +8,7 @@
 #include "core/types.h"
 
 #if defined(FASTARCH_EMULATOR)
-#include "core/half.h"
+#include "core/float16.h"
 #else
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

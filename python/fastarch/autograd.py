@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from fastarch.arrays import is_float
+
 if TYPE_CHECKING:
     pass
 
@@ -184,7 +186,7 @@ class Function:
     def _wrap(cls, array: Array, node: Function, index: int, recorded: bool) -> Variable:
         """Output number `index` of `node` as a tensor."""
         try:
-            differentiable = recorded and array.dtype.kind == "f"
+            differentiable = recorded and (array.dtype.kind == "f" or is_float(array.dtype))
         except AttributeError:
             raise TypeError(
                 f"[{cls.__name__}] forward returned {type(array).__name__}, expected arrays"

@@ -15,6 +15,8 @@ from types import ModuleType, TracebackType
 
 NAMES = ("numpy", "cpu", "cuda", "emulator")
 
+_MOST_THREADS = 4096  # csrc/core/thread_pool.cpp
+
 _MODULES = {"cpu": "fastarch._cpu", "cuda": "fastarch._cuda", "emulator": "fastarch._emulator"}
 _loaded: dict[str, ModuleType | None] = {"numpy": None}
 _reasons: dict[str, str] = {}
@@ -32,6 +34,16 @@ def _from_environment() -> str | None:
     return _check_name(name) if name else None
 
 
+def _check_threads() -> None:
+    """The compiled kernels read the variable for themselves, and could not say what is wrong with it."""
+    text = os.environ.get("FASTARCH_NUM_THREADS")
+    if text and not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_THREADS):
+        raise ValueError(
+            f"[threads] FASTARCH_NUM_THREADS is {text!r}, expected a whole number from 1 to {_MOST_THREADS}"
+        )
+
+
+_check_threads()
 _default = _from_environment()
 _selected: ContextVar[str | None] = ContextVar("fastarch_backend", default=_default)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastarch.arrays import namespace
+from fastarch.arrays import is_float, namespace
 from fastarch.autograd import Array, Function
 
 
@@ -42,7 +42,7 @@ def _scalar_like(name: str, array: Array, number: Any) -> Any:
     if not (hasattr(array, "dtype") and isinstance(number, (int, float))):
         raise TypeError(f"[{name}] expected a tensor, an array or a number, got {type(number).__name__}")
     dtype = array.dtype
-    if dtype.kind == "f":
+    if is_float(dtype):
         return dtype.type(number)
     return np.result_type(dtype, type(number)).type(number)
 

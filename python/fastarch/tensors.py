@@ -9,7 +9,7 @@ import numpy as np
 
 from fastarch import shape_functions as shapes
 from fastarch import tensor_functions as functions
-from fastarch.arrays import adopt
+from fastarch.arrays import adopt, is_float
 from fastarch.autograd import Array, Function, Variable, run_backward
 
 
@@ -33,7 +33,7 @@ class Tensor(Variable):
     __hash__ = object.__hash__
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
-        if requires_grad and data.dtype.kind != "f":
+        if requires_grad and not is_float(data.dtype):
             raise TypeError(f"[tensor] only floating-point tensors have gradients, got {data.dtype}")
         self.data = data
         self.grad = None
@@ -360,7 +360,7 @@ def _as_array(value: Any) -> Array:
         array = np.asarray(value)
         if array.dtype == np.float64 and not isinstance(value, np.generic):
             array = array.astype(np.float32)
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiub" and not is_float(array.dtype):
         raise TypeError(f"[tensor] expected numbers, got {type(value).__name__} of type {array.dtype}")
     return array
 

@@ -35,6 +35,7 @@ class Case:
     tolerance: dict[str, float] = field(default_factory=lambda: dict(TOLERANCE))
     layout: str = "contiguous"
     halves: bool = True  # whether it makes sense in float16 and bfloat16, where the operator takes them
+    wide: tuple[int, ...] = ()  # the outputs that are float32 where the operands have 16 bits
     nonfinite: bool = False  # the definition itself gives NaN or an infinity
     # call(ops, **arguments), where it is not the operator alone: a backward that needs what its forward
     # saved.

@@ -121,6 +121,34 @@ def adaptive_avg_pool2d_backward(dy, input_shape):
     return dx
 
 
+def adaptive_max_pool2d(x, output_size):
+    """The greatest pixel of each of P x Q cells, the first of equals but the last NaN, and which it is."""
+    p_count, q_count = pair(output_size)
+    y = np.zeros((*x.shape[:2], p_count, q_count))
+    rows, columns = _cells(x.shape[2], p_count), _cells(x.shape[3], q_count)
+    # A cell is at most this wide; fewer where the sizes divide evenly.
+    widest = [n // c if n % c == 0 else min(n // c + 2, n) for n, c in zip(x.shape[2:], (p_count, q_count))]
+    argmax = np.zeros(y.shape, np.uint8 if widest[0] * widest[1] <= 256 else np.int32)
+    for n, c, p, q in np.ndindex(y.shape):
+        values = [float(x[n, c, h, w]) for h in rows[p] for w in columns[q]]
+        best = 0
+        for i, value in enumerate(values):
+            if value > values[best] or np.isnan(value):
+                best = i
+        y[n, c, p, q], argmax[n, c, p, q] = values[best], best
+    return y, argmax
+
+
+def adaptive_max_pool2d_backward(dy, argmax, input_shape):
+    """Each dy goes to the pixel that won its cell."""
+    dx = np.zeros(input_shape)
+    for n, c, p, q in np.ndindex(dy.shape):
+        rows, columns = _cells(input_shape[2], dy.shape[2])[p], _cells(input_shape[3], dy.shape[3])[q]
+        r, s = divmod(int(argmax[n, c, p, q]), len(columns))
+        dx[n, c, rows[r], columns[s]] += float(dy[n, c, p, q])
+    return dx
+
+
 # id: (shape of x, call arguments that max and average share)
 _SHAPES: dict[str, tuple[tuple[int, ...], Arguments]] = {
     "one": ((1, 1, 1, 1), {"kernel_size": 1}),
@@ -156,6 +184,7 @@ _ADAPTIVE = {
     "overlapping": ((1, 2, 7, 11), (3, 4)),
     "larger_than_input": ((1, 2, 3, 2), (5, 7)),
     "wide_129": ((1, 1, 2, 129), (2, 10)),
+    "cells_over_256": ((1, 2, 35, 37), 2),
     "empty_batch": ((0, 2, 4, 4), 2),
 }
 
@@ -185,6 +214,15 @@ def _avg_backward_make(shape, call, rng, dtype) -> Arguments:
 def _adaptive_backward_make(shape, output, rng, dtype) -> Arguments:
     dy = rng.standard_normal((*shape[:2], *pair(output))).astype(dtype)
     return {"dy": dy, "input_shape": shape}
+
+
+def _adaptive_max_backward_make(shape, output, rng, dtype) -> Arguments:
+    y, argmax = adaptive_max_pool2d(_values(rng, shape, dtype), output)
+    return {"dy": rng.standard_normal(y.shape).astype(dtype), "argmax": argmax, "input_shape": shape}
+
+
+def _adaptive_nan_make(rng, dtype) -> Arguments:
+    return {"x": _nan_make(rng, dtype)["x"], "output_size": (4, 3)}
 
 
 def _nan_make(rng, dtype) -> Arguments:
@@ -222,6 +260,28 @@ CASES = [
         Case("adaptive_avg_pool2d", i, partial(_make, s, {"output_size": o}), adaptive_avg_pool2d)
         for i, (s, o) in _ADAPTIVE.items()
     ),
+    *(
+        Case("adaptive_max_pool2d", i, partial(_make, s, {"output_size": o}), adaptive_max_pool2d)
+        for i, (s, o) in _ADAPTIVE.items()
+    ),
+    Case("adaptive_max_pool2d", "nan_and_inf", _adaptive_nan_make, adaptive_max_pool2d, nonfinite=True),
+    *(
+        Case(
+            "adaptive_max_pool2d_backward",
+            i,
+            partial(_adaptive_max_backward_make, *s),
+            adaptive_max_pool2d_backward,
+        )
+        for i, s in _ADAPTIVE.items()
+    ),
+    *in_every_layout(
+        Case(
+            "adaptive_max_pool2d_backward",
+            "layout",
+            partial(_adaptive_max_backward_make, (2, 3, 7, 5), (3, 2)),
+            adaptive_max_pool2d_backward,
+        )
+    )[1:],
     *in_every_layout(
         Case(
             "adaptive_avg_pool2d",
@@ -287,8 +347,41 @@ def _adaptive_gradient(name: str) -> Gradient:
     )
 
 
+def _adaptive_max_gradient(name: str) -> Gradient:
+    shape, output = _ADAPTIVE[name]
+    return Gradient(
+        "adaptive_max_pool2d_backward",
+        name,
+        lambda rng: (all_different(rng, shape),),
+        lambda ops, x: ops.adaptive_max_pool2d(x, output)[0],
+        lambda ops, dy, x: (
+            ops.adaptive_max_pool2d_backward(dy, ops.adaptive_max_pool2d(x, output)[1], tuple(x.shape)),
+        ),
+    )
+
+
 GRADIENTS = [
+    *(_adaptive_max_gradient(name) for name in ("overlapping", "even")),
     *(_max_gradient(name) for name in ("ceil_padded", "overlapping", "dilated_ceil")),
     *(_avg_gradient(name) for name in ("ceil_padded", "ceil_padded_excluding", "stride_one")),
     *(_adaptive_gradient(name) for name in ("overlapping", "larger_than_input")),
 ]
+
+VALID: dict[str, Arguments] = {
+    "adaptive_max_pool2d": {"x": np.ones((2, 4, 6, 5), np.float32), "output_size": (3, 2)},
+    "adaptive_max_pool2d_backward": {
+        "dy": np.ones((2, 4, 3, 2), np.float32),
+        "argmax": np.zeros((2, 4, 3, 2), np.uint8),
+        "input_shape": (2, 4, 6, 5),
+    },
+}
+
+
+def kernel_calls() -> dict[str, Arguments]:
+    """A small valid call of the compiled kernels, with fresh arrays."""
+    image, small = np.ones((2, 3, 6, 6), np.float32), np.ones((2, 3, 3, 3), np.float32)
+    argmax = np.zeros(small.shape, np.uint8)
+    return {
+        "adaptive_max_pool2d_forward": {"x": image, "y": small, "argmax": argmax},
+        "adaptive_max_pool2d_backward": {"dy": small, "argmax": argmax, "dx": image},
+    }

@@ -13,7 +13,7 @@ from typing import Any
 from fastarch import backends
 from fastarch.estimators import ESTIMATORS
 from fastarch.train import estimator_runs, experiment
-from fastarch.train.folder import RunFolder, differences
+from fastarch.train.folder import SUMMARY, RunFolder, differences
 from fastarch.train.interrupt import Interrupted
 from fastarch.train.settings import EMBEDDED, Settings
 
@@ -162,18 +162,12 @@ def _result(options: argparse.Namespace, folder: RunFolder, summary: dict[str, A
     if options.json:
         print(json.dumps(summary))
         return
-    epochs = f"{summary['epochs']} epochs" if summary["epochs"] != 1 else "1 epoch"
-    if summary.get("stopped_early"):
-        epochs += f" (best: {summary['best_epoch']})"
-    rate = f"{summary['samples_per_second']:,.0f} samples/s"
-    took = f"{epochs}, {summary['seconds']:.1f} s, {rate}, {summary['backend']} backend"
-    if "test_accuracy" in summary:
-        print(
-            f"test accuracy {100 * summary['test_accuracy']:.2f} % "
-            f"on {summary['test_samples']:,} samples  ({took})"
-        )
-    else:
-        print(f"accuracy {100 * summary['accuracy']:.2f} % on the training data  ({took})")
+    try:
+        print(_figures(summary))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"[train] {folder.path / SUMMARY} is not the summary of a training run ({error!r})"
+        ) from None
     _tell_folder(folder, summary)
 
 
@@ -182,3 +176,16 @@ def _tell_folder(folder: RunFolder, summary: dict[str, Any], picture: bool = Tru
     print(f"{folder.path}: model.safetensors, summary.json" + (f", {pictures}" if pictures else ""))
     what = "PICTURE" if picture else "TABLE"
     print(f"try it: fastarch predict {shlex.quote(str(folder.path))} {what}")
+
+
+def _figures(summary: dict[str, Any]) -> str:
+    """The line of the accuracy and what it took."""
+    epochs = f"{summary['epochs']} epochs" if summary["epochs"] != 1 else "1 epoch"
+    if summary.get("stopped_early"):
+        epochs += f" (best: {summary['best_epoch']})"
+    rate = f"{summary['samples_per_second']:,.0f} samples/s"
+    took = f"{epochs}, {summary['seconds']:.1f} s, {rate}, {summary['backend']} backend"
+    if "test_accuracy" in summary:
+        accuracy = f"test accuracy {100 * summary['test_accuracy']:.2f} %"
+        return f"{accuracy} on {summary['test_samples']:,} samples  ({took})"
+    return f"accuracy {100 * summary['accuracy']:.2f} % on the training data  ({took})"

@@ -10,12 +10,15 @@ from fastarch.nn.class_losses import cross_entropy, log_softmax, nll_loss
 from fastarch.nn.convolutions import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d
 from fastarch.nn.fused import ACTIVATION_BACKWARD, before_activation
 from fastarch.nn.loss_functions import binary_cross_entropy_with_logits, kl_div, mse_loss
+from fastarch.nn.normalization_functions import batch_norm, local_response_norm
 from fastarch.nn.padding import pad
 from fastarch.tensors import Tensor, as_tensor
 
 __all__ = [
     "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
     "avg_pool2d",
+    "batch_norm",
     "binary_cross_entropy_with_logits",
     "conv1d",
     "conv2d",
@@ -26,6 +29,7 @@ __all__ = [
     "dropout",
     "kl_div",
     "linear",
+    "local_response_norm",
     "log_softmax",
     "max_pool2d",
     "mse_loss",
@@ -95,6 +99,19 @@ class AdaptiveAvgPool2d(Function):
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Any:
         return ops.adaptive_avg_pool2d_backward(dy, ctx.shape), None
+
+
+class AdaptiveMaxPool2d(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Array, output_size: Any) -> Array:
+        y, argmax = ops.adaptive_max_pool2d(x, output_size)
+        ctx.shape = x.shape
+        ctx.save(argmax)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Any:
+        return ops.adaptive_max_pool2d_backward(dy, ctx.saved[0], ctx.shape), None
 
 
 class Activation(Function):
@@ -168,6 +185,11 @@ def avg_pool2d(
 def adaptive_avg_pool2d(x: Any, output_size: Any) -> Tensor:
     """Means of x [N, C, H, W] over windows chosen so that the output is [N, C, *output_size]."""
     return AdaptiveAvgPool2d.apply(as_tensor(x), output_size)
+
+
+def adaptive_max_pool2d(x: Any, output_size: Any) -> Tensor:
+    """Maxima of x [N, C, H, W] over windows chosen so that the output is [N, C, *output_size]."""
+    return AdaptiveMaxPool2d.apply(as_tensor(x), output_size)
 
 
 def relu(x: Any) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from fastarch.arrays import is_float
 from fastarch.autograd import Array
 from fastarch.tensors import Tensor, tensor
 
@@ -24,7 +25,7 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         array = tensor(data).data
-        if array.dtype.kind != "f":
+        if not is_float(array.dtype):
             raise TypeError(f"[Parameter] expected floating-point numbers, got {array.dtype}")
         if not array.flags.c_contiguous or (isinstance(array, np.ndarray) and not array.flags.writeable):
             array = array.copy()

@@ -8,6 +8,13 @@ also float16 or bfloat16 (NumPy's from ml_dtypes): arithmetic and sums are float
 """
 
 from fastarch.ops.activation import relu, relu_backward, sigmoid, sigmoid_backward, tanh, tanh_backward
+from fastarch.ops.adaptive_pool2d import (
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_backward,
+    adaptive_max_pool2d,
+    adaptive_max_pool2d_backward,
+)
+from fastarch.ops.batch_norm import batch_norm, batch_norm_backward
 from fastarch.ops.conv1d import conv1d, conv1d_backward
 from fastarch.ops.conv2d import conv2d, conv2d_backward
 from fastarch.ops.conv3d import conv3d, conv3d_backward
@@ -19,9 +26,8 @@ from fastarch.ops.conv_transpose import (
 )
 from fastarch.ops.dropout import dropout, dropout_backward
 from fastarch.ops.linear import linear, linear_backward
+from fastarch.ops.local_response_norm import local_response_norm, local_response_norm_backward
 from fastarch.ops.pool2d import (
-    adaptive_avg_pool2d,
-    adaptive_avg_pool2d_backward,
     avg_pool2d,
     avg_pool2d_backward,
     max_pool2d,
@@ -63,6 +69,8 @@ OPERATORS: dict[str, tuple[str, ...]] = {
         "conv_transpose2d",
         "conv_transpose2d_backward",
     ),
+    "batch_norm": ("batch_norm", "batch_norm_backward"),
+    "local_response_norm": ("local_response_norm", "local_response_norm_backward"),
     "pool2d": (
         "max_pool2d",
         "max_pool2d_backward",
@@ -70,6 +78,8 @@ OPERATORS: dict[str, tuple[str, ...]] = {
         "avg_pool2d_backward",
         "adaptive_avg_pool2d",
         "adaptive_avg_pool2d_backward",
+        "adaptive_max_pool2d",
+        "adaptive_max_pool2d_backward",
     ),
     "softmax": (
         "softmax",
@@ -80,6 +90,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
         "cross_entropy_backward",
     ),
     "dropout": ("dropout", "dropout_backward"),
+    "optimizer": (),  # its kernels change their operands, so that only fastarch.optim calls them
     "recurrent": (
         "rnn",
         "rnn_backward",
@@ -101,8 +112,12 @@ __all__ = [
     "OPERATORS",
     "adaptive_avg_pool2d",
     "adaptive_avg_pool2d_backward",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool2d_backward",
     "avg_pool2d",
     "avg_pool2d_backward",
+    "batch_norm",
+    "batch_norm_backward",
     "conv1d",
     "conv1d_backward",
     "conv2d",
@@ -123,6 +138,8 @@ __all__ = [
     "gru_cell_backward",
     "linear",
     "linear_backward",
+    "local_response_norm",
+    "local_response_norm_backward",
     "log_softmax",
     "log_softmax_backward",
     "lstm",

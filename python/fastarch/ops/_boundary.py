@@ -137,6 +137,23 @@ def _place(x: Array) -> str:
     return f"CUDA device {x.device.id}" if arrays.on_device(x) else "host"
 
 
+def companion(
+    op: str, name: str, value: Any, like: Array, dtype: Any, shape: tuple[int, ...], optional: bool = False
+) -> Any:
+    """A further operand as a native array beside `like`, of this dtype and shape; None if it is optional."""
+    if value is None and optional:
+        return None
+    if type(value) is not ndarray or type(like) is not ndarray:
+        value = arrays.adopt(value, op, name)[0]
+        if _place(value) != _place(like):
+            raise TypeError(f"[{op}] {name} is in {_place(value)} memory, expected {_place(like)} memory")
+    if value.dtype != dtype:
+        raise TypeError(f"[{op}] {name} has dtype {value.dtype}, expected {dtype}")
+    if value.shape != shape:
+        raise ValueError(f"[{op}] {name} has shape {value.shape}, expected {shape}")
+    return value
+
+
 def run(kernel: str, generic: Callable, inputs: tuple, *rest: Any, **options: Any) -> None:
     """Runs compiled `kernel` on (*inputs, *rest) where the chosen backend has one, else `generic`.
 
@@ -149,7 +166,10 @@ def run(kernel: str, generic: Callable, inputs: tuple, *rest: Any, **options: An
     elif type(inputs[0]) is ndarray:
         module = implementation(kernel, False)
         if module is None:
-            generic(*inputs, *rest, xp=np)
+            try:
+                generic(*inputs, *rest, xp=np)
+            except MemoryError as error:
+                raise _out_of_memory(kernel, error) from error
         else:
             # carray: contiguous, aligned and writable, the usual case; kernels do not mind read-only inputs.
             ready = [x if x is None or x.flags.carray else _ready(x) for x in inputs]
@@ -161,6 +181,11 @@ def run(kernel: str, generic: Callable, inputs: tuple, *rest: Any, **options: An
         else:
             ready = [x if x is None or x.flags.c_contiguous else x.copy(order="C") for x in inputs]
             getattr(module, kernel)(*ready, *rest, **options, stream=arrays.stream_pointer())
+
+
+def _out_of_memory(kernel: str, error: MemoryError) -> MemoryError:
+    text = str(error) or "no memory is left"
+    return error if text.startswith("[") else MemoryError(f"[{kernel.removesuffix('_forward')}] {text}")
 
 
 def _takes_halves(kernel: str, x: Array) -> bool:
@@ -205,12 +230,12 @@ def empty(op: str, shape: tuple[int, ...], like: Array, dtype: Any = None) -> Ar
         raise _too_large(op, shape, like.dtype if dtype is None else dtype) from error
 
 
-def zeros(op: str, shape: tuple[int, ...], like: Array) -> Array:
+def zeros(op: str, shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
     """The same, filled with zeros."""
     try:
-        return namespace(like).zeros(shape, like.dtype)
+        return namespace(like).zeros(shape, like.dtype if dtype is None else dtype)
     except (MemoryError, ValueError) as error:
-        raise _too_large(op, shape, like.dtype) from error
+        raise _too_large(op, shape, like.dtype if dtype is None else dtype) from error
 
 
 def _too_large(op: str, shape: tuple[int, ...], dtype: Any) -> MemoryError:
@@ -246,6 +271,17 @@ def integer(op: str, name: str, value: Any) -> int:
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         raise TypeError(f"[{op}] {name} is {value!r}, expected an int")
     return as_index(value)
+
+
+def number(op: str, name: str, value: Any, least: float) -> float:
+    """A finite float of at least `least`."""
+    try:
+        result = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"[{op}] {name} is {value!r}, expected a number") from None
+    if not least <= result < float("inf"):
+        raise ValueError(f"[{op}] {name} is {value}, expected a number of at least {least}")
+    return result
 
 
 def flag(op: str, name: str, value: Any) -> bool:
@@ -305,6 +341,7 @@ __all__ = [
     "Array",
     "Pair",
     "activation_kind",
+    "companion",
     "empty",
     "expect_dims",
     "expect_shape",
@@ -313,6 +350,7 @@ __all__ = [
     "integer",
     "namespace",
     "narrow",
+    "number",
     "operator",
     "pair",
     "run",

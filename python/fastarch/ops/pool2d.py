@@ -1,4 +1,4 @@
-"""Max, average and adaptive average pooling over windows of [N, C, H, W]; semantics are PyTorch's."""
+"""Max and average pooling over sliding windows of [N, C, H, W]; semantics are PyTorch's."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from fastarch.ops._boundary import (
     expect_shape,
     flag,
     operator,
-    pair,
     run,
-    shape_of,
     zeros,
 )
 from fastarch.ops._elementwise import choose
@@ -131,51 +129,6 @@ def avg_pool2d_backward(
     dx = empty(op, shape, dy)
     if dx.size:
         run("avg_pool2d_backward", avg_pool2d_backward_spread, (dy,), dx, *window[:3], counted)
-    return dx
-
-
-@operator("x", halves=True)
-def adaptive_avg_pool2d(x: Array, output_size: Any) -> Array:
-    """Means over a P x Q grid of windows that cover x evenly. x [N, C, H, W] -> y [N, C, P, Q].
-
-    output_size: one int or (P, Q); None keeps that size of x. Output row i averages rows floor(i*H/P) to
-    ceil((i + 1)*H/P) - 1. Raises ValueError for a size below 1 or an empty image.
-    """
-    op = "adaptive_avg_pool2d"
-    expect_dims(op, "x", x, 4, "[N, C, H, W]")
-    n, c, h, w = x.shape
-    wanted = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size, output_size)
-    if len(wanted) == 2:
-        wanted = tuple(size if given is None else given for given, size in zip(wanted, (h, w)))
-    if not (h and w):
-        raise ValueError(f"[{op}] x has shape {x.shape}, expected an image that is not empty")
-    p, q = pair(op, "output_size", wanted, 1)
-    y = empty(op, (n, c, p, q), x)
-    if y.size:
-        run("adaptive_avg_pool2d_forward", adaptive_avg_pool2d_forward, (x,), y)
-    return y
-
-
-@operator("dy", halves=True)
-def adaptive_avg_pool2d_backward(dy: Array, input_shape: tuple[int, ...]) -> Array:
-    """Gradient of adaptive_avg_pool2d: dy [N, C, P, Q] -> dx [N, C, H, W] = input_shape.
-
-    Raises ValueError for shapes that do not fit.
-    """
-    op = "adaptive_avg_pool2d_backward"
-    expect_dims(op, "dy", dy, 4, "[N, C, P, Q]")
-    shape = shape_of(op, "input_shape", input_shape, 4, "[N, C, H, W]")
-    if not (shape[2] and shape[3]):
-        raise ValueError(f"[{op}] input_shape is {shape}, expected an image that is not empty")
-    if dy.shape[:2] != shape[:2]:
-        raise ValueError(
-            f"[{op}] dy has shape {dy.shape}, expected {shape[:2]} images and channels of input_shape"
-        )
-    if not dy.size:
-        return zeros(op, shape, dy)
-    dx = empty(op, shape, dy)
-    if dx.size:
-        run("adaptive_avg_pool2d_backward", adaptive_avg_pool2d_backward_spread, (dy,), dx)
     return dx
 
 
@@ -331,29 +284,3 @@ def avg_pool2d_backward_spread(
     dx[...] = 0
     for tap in taps_of(w, q, kernel[1], stride[1], padding[1], 1):
         dx[..., tap.source] += sums[..., tap.out]
-
-
-def _cells(size: int, out: int) -> list[slice]:
-    """The windows of adaptive pooling along one axis."""
-    return [slice(i * size // out, -(-(i + 1) * size // out)) for i in range(out)]
-
-
-def adaptive_avg_pool2d_forward(x: Array, y: Array, xp: Any) -> None:
-    """x [N, C, H, W]; y [N, C, P, Q], overwritten."""
-    (n, c, h, _), (_, _, p, q) = x.shape, y.shape
-    means = xp.empty((n, c, h, q), x.dtype)
-    for i, cell in enumerate(_cells(x.shape[3], q)):
-        xp.mean(x[..., cell], axis=3, out=means[..., i])
-    for i, cell in enumerate(_cells(h, p)):
-        xp.mean(means[:, :, cell], axis=2, out=y[:, :, i])
-
-
-def adaptive_avg_pool2d_backward_spread(dy: Array, dx: Array, xp: Any) -> None:
-    """dy [N, C, P, Q]; dx [N, C, H, W], overwritten."""
-    (n, c, h, w), (_, _, p, q) = dx.shape, dy.shape
-    sums = xp.zeros((n, c, h, q), dy.dtype)
-    for i, cell in enumerate(_cells(h, p)):
-        sums[:, :, cell] += dy[:, :, i : i + 1] / (cell.stop - cell.start)
-    dx[...] = 0
-    for i, cell in enumerate(_cells(w, q)):
-        dx[..., cell] += sums[..., i : i + 1] / (cell.stop - cell.start)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import sqrt
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from fastarch.optim.optimizer import Optimizer
+from fastarch.optim.optimizer import Optimizer, stream_of
 from fastarch.tensors import Tensor
 
 
@@ -21,6 +22,7 @@ class Adam(Optimizer):
     """
 
     _decoupled = False
+    _kernel = "adam_update"
 
     def __init__(
         self,
@@ -43,6 +45,32 @@ class Adam(Optimizer):
     def _state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         names = ("step", "exp_avg", "exp_avg_sq")
         return (*names, "max_exp_avg_sq") if group["amsgrad"] else names
+
+    def _together(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> int:
+        return state["step"]
+
+    def _update_together(
+        self, module: ModuleType, batch: list[tuple[Tensor, dict[str, Any]]], group: dict[str, Any], key: int
+    ) -> None:
+        lr, decay, (beta1, beta2) = group["lr"], group["weight_decay"], group["betas"]
+        for _, state in batch:
+            state["step"] = key + 1
+        module.adam_update(
+            [p.data for p, _ in batch],
+            [p.grad for p, _ in batch],
+            [state["exp_avg"] for _, state in batch],
+            [state["exp_avg_sq"] for _, state in batch],
+            [state["max_exp_avg_sq"] for _, state in batch] if group["amsgrad"] else [],
+            lr / (1 - beta1 ** (key + 1)),
+            sqrt(1 - beta2 ** (key + 1)),
+            beta1,
+            beta2,
+            group["eps"],
+            0.0 if self._decoupled else decay,
+            lr * decay if self._decoupled else 0.0,
+            group["amsgrad"],
+            **stream_of(batch[0][0].data),
+        )
 
     def _update(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
         lr, decay, eps = group["lr"], group["weight_decay"], group["eps"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from contextlib import nullcontext
+from types import ModuleType
+from typing import Any, ClassVar
 
 import numpy as np
 
-from fastarch.arrays import namespace
+from fastarch.arrays import namespace, on_device, stream_pointer
 from fastarch.autograd import Array
+from fastarch.backends import implementation
 from fastarch.tensors import Tensor
 
 # Elements of a parameter updated at a time on the host: its block, the gradient's, the state's and the
@@ -92,15 +95,48 @@ class Optimizer:
         are.
         """
         for group in self.param_groups:
+            together: dict[Any, list[tuple[Tensor, dict[str, Any]]]] = {}
             for p in group["params"]:
-                if p.grad is not None:
-                    state = self.state.get(p)
-                    if state is None:
-                        state = self._new_state(p, group)
-                        if state:
-                            self.state[p] = state
+                if p.grad is None:
+                    continue
+                state = self.state.get(p)
+                if state is None:
+                    state = self._new_state(p, group)
+                    if state:
+                        self.state[p] = state
+                module = self._compiled(p)
+                if module is None:
                     self._update(p, group, state)
-                    p.mark_changed()
+                else:
+                    key = self._together(p, group, state)
+                    together.setdefault((module, place(p.data), p.data.dtype, key), []).append((p, state))
+                p.mark_changed()
+            for (module, _, _, key), batch in together.items():
+                with _on_device_of(batch[0][0].data):
+                    self._update_together(module, batch, group, key)
+
+    _kernel: ClassVar[str | None] = None  # the compiled update of many parameters at once, if there is one
+
+    def _compiled(self, p: Tensor) -> ModuleType | None:
+        """The module whose kernel updates this parameter together with others, or None if there is none."""
+        data, grad = p.data, p.grad
+        if self._kernel is None or grad is None:
+            return None
+        if not (data.dtype.char in "fd" and data.dtype.isnative and grad.dtype == data.dtype):
+            return None
+        if type(grad) is not type(data) or not (data.flags.c_contiguous and grad.flags.c_contiguous):
+            return None
+        return implementation(self._kernel, on_device(data))
+
+    def _together(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Any:
+        """What parameters updated in one call must have in common, beside type, place and group."""
+        return None
+
+    def _update_together(
+        self, module: ModuleType, batch: list[tuple[Tensor, dict[str, Any]]], group: dict[str, Any], key: Any
+    ) -> None:
+        """Updates these parameters by the kernel `_kernel` of `module`; `key` is what `_together` gave."""
+        raise TypeError(f"[{self._name}] an optimizer with a kernel needs a method _update_together")
 
     def _state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         """What is remembered of each parameter: "step", which is a count, and arrays of the parameter's
@@ -254,6 +290,20 @@ class Optimizer:
             lines.append(f"Parameter Group {index}")
             lines += [f"    {name}: {group[name]}" for name in sorted(group) if name != "params"]
         return "\n".join([*lines, ")"])
+
+
+def stream_of(data: Array) -> dict[str, int]:
+    """The keyword by which a kernel learns on which stream to run; none on the host."""
+    return {"stream": stream_pointer()} if on_device(data) else {}
+
+
+def place(data: Array) -> int:
+    """The number of an array's device; -1 is the host."""
+    return data.device.id if on_device(data) else -1
+
+
+def _on_device_of(data: Array) -> Any:
+    return data.device if on_device(data) else nullcontext()
 
 
 def _to_host(value: Any) -> Any:

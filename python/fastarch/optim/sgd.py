@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from fastarch.optim.optimizer import Optimizer
+from fastarch.optim.optimizer import Optimizer, stream_of
 from fastarch.tensors import Tensor
 
 
@@ -17,6 +18,8 @@ class SGD(Optimizer):
     g is the gradient plus weight_decay * p; the first b is g itself. Sutskever et al. 2013 for Nesterov's
     form. Raises ValueError for a negative argument, and for nesterov without momentum or with dampening.
     """
+
+    _kernel = "sgd_update"
 
     def __init__(
         self,
@@ -48,6 +51,30 @@ class SGD(Optimizer):
 
     def _new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         return dict.fromkeys(self._state_names(group))  # not zeros: the first gradient goes in undampened
+
+    def _together(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> bool:
+        """Whether this is the first gradient, which goes into the buffer undampened."""
+        return bool(group["momentum"] != 0 and state["momentum_buffer"] is None)
+
+    def _update_together(
+        self, module: ModuleType, batch: list[tuple[Tensor, dict[str, Any]]], group: dict[str, Any], key: bool
+    ) -> None:
+        momentum = group["momentum"]
+        if key:
+            for p, state in batch:
+                state["momentum_buffer"] = np.empty_like(p.data)
+        module.sgd_update(
+            [p.data for p, _ in batch],
+            [p.grad for p, _ in batch],
+            [state["momentum_buffer"] for _, state in batch] if momentum != 0 else [],
+            group["lr"],
+            momentum,
+            1 - group["dampening"],
+            group["weight_decay"],
+            group["nesterov"],
+            key,
+            **stream_of(batch[0][0].data),
+        )
 
     def _update(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]

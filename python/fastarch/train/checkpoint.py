@@ -26,7 +26,13 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads what `save` wrote. Raises FileNotFoundError, and ValueError when the file is damaged."""
     arrays, meta = io.load_checkpoint(path)
-    return _unpack(meta, arrays)
+    try:
+        state = _unpack(meta, arrays)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"[load_checkpoint] {path} does not fit together ({error!r})") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"[load_checkpoint] {path} holds {type(state).__name__}, expected a run's state")
+    return state
 
 
 def _pack(value: Any, name: str, arrays: dict[str, Any]) -> Any:

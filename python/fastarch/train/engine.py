@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from fastarch import data, optim, random
+from fastarch.arrays import on_device
 from fastarch.tensors import tensor
 from fastarch.train import evaluation
 from fastarch.train.folder import CHECKPOINT, RunFolder
 from fastarch.train.interrupt import Interrupted, Interrupts
 from fastarch.train.progress import Progress
 
+_READ_EVERY = 16  # steps on a device after which the host reads their losses: each reading waits for it
 STATE_FORMAT = 1  # raised when a checkpoint's content changes
 _STREAMS_PER_STEP = 1 << 32  # Philox streams that a step may use; the first 2**32 are for what comes before
 
@@ -75,6 +77,16 @@ class Plan:
 
 
 @dataclass
+class _Unread:
+    """A step whose loss and number of right answers still lie where the model is."""
+
+    step: int
+    samples: int
+    loss: Any
+    right: Any
+
+
+@dataclass
 class _Sums:
     """What an epoch has added up so far; part of a checkpoint in the middle of an epoch."""
 
@@ -117,6 +129,7 @@ class Run:
         self.steps = len(self._loader)
         self._progress = Progress(plan.epochs, self.steps, enabled=progress)
         self._since = 0.0
+        self._read_every = _READ_EVERY if on_device(self._like) and not plan.callbacks else 1
 
     def state(self) -> dict[str, Any]:
         """All that the rest of the run depends on, as `checkpoint.save` takes it."""
@@ -135,12 +148,19 @@ class Run:
             raise ValueError(
                 f"[fit] the checkpoint has format {state.get('format')!r}, this version reads {STATE_FORMAT}"
             )
-        plan, position = self.plan, state["position"]
-        plan.model.load_state_dict(state["model"])
-        plan.optimizer.load_state_dict(state["optimizer"])
-        if plan.schedule is not None:
-            plan.schedule.load_state_dict(state["schedule"])
-        self.at = Position(**{**position, "sums": _Sums(**position["sums"])})
+        plan = self.plan
+        try:
+            position = state["position"]
+            at = Position(**{**position, "sums": _Sums(**position["sums"])})
+            plan.model.load_state_dict(state["model"])
+            plan.optimizer.load_state_dict(state["optimizer"])
+            if plan.schedule is not None:
+                plan.schedule.load_state_dict(state["schedule"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"[fit] the checkpoint is not that of a training run of this version ({error!r})"
+            ) from None
+        self.at = at
 
     def train(self) -> None:
         """Runs to the end. Raises Diverged, and Interrupted after a signal, with the state saved first."""
@@ -171,32 +191,46 @@ class Run:
         with closing(batches):
             began = time.perf_counter()
             before, first = at.sums.seconds, at.sums.samples
+            unread: list[_Unread] = []
             for x, y in batches:
                 loss, right = self._train_step(x, y)
                 at.step += 1
-                at.sums.samples += len(x)
-                at.sums.loss += loss * len(x)
-                at.sums.right += right or 0
-                at.classification = right is not None
+                unread.append(_Unread(at.step, len(x), loss, right))
+                done = at.epoch * self.steps + at.step
+                due = bool(plan.checkpoint_every and done % plan.checkpoint_every == 0)
+                asked = interrupts.received is not None
+                if not (len(unread) >= self._read_every or due or asked or at.step == self.steps):
+                    continue
+                steps = self._read(unread)
+                unread.clear()
                 at.sums.seconds = before + time.perf_counter() - began
                 rate = (at.sums.samples - first) / max(at.sums.seconds - before, 1e-9)
-                means = at.sums.means(at.classification)
-                self._progress.step(at.epoch + 1, at.step, means, rate)
-                accuracy = None if right is None else right / len(x)
-                for callback in plan.callbacks:
-                    callback(Step(at.epoch + 1, at.step, loss, accuracy))
+                self._progress.step(at.epoch + 1, at.step, at.sums.means(at.classification), rate)
+                for step in steps:
+                    for callback in plan.callbacks:
+                        callback(step)
                 if at.step < self.steps:  # after the last step the epoch's end saves
-                    done = at.epoch * self.steps + at.step
-                    if (
-                        interrupts.received is None
-                        and plan.checkpoint_every
-                        and done % plan.checkpoint_every == 0
-                    ):
+                    if due and interrupts.received is None:
                         self._save()
                     self._stop_if_asked(interrupts)
 
-    def _train_step(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int | None]:
-        """One optimizer step: the batch's loss, and how many answers were right or None."""
+    def _read(self, unread: Sequence[_Unread]) -> list[Step]:
+        """Adds up what these steps left where the model is; raises Diverged for a loss that is not finite."""
+        at = self.at
+        steps = []
+        for one, (loss, right) in zip(unread, evaluation.figures([(u.loss, u.right) for u in unread])):
+            if not math.isfinite(loss):
+                self._diverged(f"the loss became {loss}", one.step)
+            at.sums.samples += one.samples
+            at.sums.loss += loss * one.samples
+            at.sums.right += right or 0
+            at.classification = right is not None
+            accuracy = None if right is None else right / one.samples
+            steps.append(Step(at.epoch + 1, one.step, loss, accuracy))
+        return steps
+
+    def _train_step(self, x: np.ndarray, y: np.ndarray) -> tuple[Any, Any]:
+        """One optimizer step: the batch's loss and how many answers were right or None, both unread."""
         plan, at = self.plan, self.at
         # Dropout and its like draw from streams of this very step: nothing that ran before can shift them.
         stream = (1 + at.epoch * self.steps + at.step) * _STREAMS_PER_STEP
@@ -204,8 +238,7 @@ class Run:
         target = evaluation.to_model(y, self._like)
         output = plan.model(tensor(evaluation.to_model(x, self._like)))
         loss = plan.loss(output, target)
-        value = float(loss.item())
-        if not math.isfinite(value):
+        if self._read_every == 1 and not math.isfinite(value := float(loss.item())):
             self._diverged(f"the loss became {value}", at.step + 1)
         plan.optimizer.zero_grad()
         loss.backward()
@@ -216,8 +249,8 @@ class Run:
         if plan.schedule is not None and plan.step_schedule:
             plan.schedule.step()
         if not evaluation.is_classification(output.data, target):
-            return value, None
-        return value, int((output.data.argmax(axis=1) == target).sum())
+            return loss.data, None
+        return loss.data, (output.data.argmax(axis=1) == target).sum()
 
     def _end_epoch(self) -> None:
         plan, at = self.plan, self.at

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastarch import data
+from fastarch.arrays import on_device
 from fastarch.autograd import no_grad
 from fastarch.nn import functional as F
 from fastarch.tensors import tensor
@@ -69,6 +70,20 @@ def _device_array(array: np.ndarray) -> Any:
 def to_host(array: Any) -> np.ndarray:
     """A NumPy array of a host or device array."""
     return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
+def figures(pairs: Sequence[tuple[Any, Any]]) -> list[tuple[float, int | None]]:
+    """(loss, right answers or None) of some batches as numbers; what lies on a device is read at once."""
+    losses, rights = [loss for loss, _ in pairs], [right for _, right in pairs if right is not None]
+    found = losses + rights
+    if found and on_device(found[0]):
+        import cupy
+
+        found = cupy.stack([value.astype(np.float64).reshape(()) for value in found]).get().tolist()
+    counts = iter(found[len(losses) :])
+    return [
+        (float(loss), None if right is None else int(next(counts))) for loss, (_, right) in zip(found, pairs)
+    ]
 
 
 def outputs(model: Any, x: np.ndarray, transform: Transform | None = None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pooling over windows of [N, C, H, W]."""
+"""Pooling over windows of [N, C, H, W] and of [N, C, L]."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from fastarch.nn import functional as F
 from fastarch.nn.layers.checks import pair
 from fastarch.nn.module import Module
-from fastarch.tensors import Tensor
+from fastarch.tensors import Tensor, as_tensor
 
 
 class MaxPool2d(Module):
@@ -84,6 +84,123 @@ class AdaptiveAvgPool2d(Module):
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"
+
+
+class AdaptiveMaxPool2d(Module):
+    """Maxima over windows chosen so that the output is [N, C, *output_size]; None in it keeps that
+    dimension.
+    """
+
+    def __init__(self, output_size: Any) -> None:
+        self.output_size = output_size
+
+    def forward(self, x: Any) -> Tensor:
+        return F.adaptive_max_pool2d(x, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class _Pool1d(Module):
+    """Pooling of [N, C, L], which is pooling of images one pixel high."""
+
+    def forward(self, x: Any) -> Tensor:
+        x = as_tensor(x)
+        if x.ndim != 3:
+            raise ValueError(f"[{type(self).__name__}] x has shape {x.shape}, expected [N, C, L]")
+        n, c, length = x.shape
+        y = self._pool(x.reshape(n, c, 1, length))
+        return y.reshape(n, c, y.shape[3])
+
+    def _pool(self, x: Tensor) -> Tensor:
+        raise TypeError(f"[{type(self).__name__}] a pooling layer needs a method _pool")
+
+
+def _flat(layer: str, name: str, value: Any, least: int, height: int) -> tuple[int, int]:
+    """(height, value) for a number, which may stand in a tuple."""
+    if isinstance(value, (tuple, list)) and len(value) == 1:
+        value = value[0]
+    return height, pair(layer, name, value, least)[1]
+
+
+class MaxPool1d(_Pool1d):
+    """The largest element of every window of x [N, C, L]; arguments as of MaxPool2d, one number each."""
+
+    def __init__(
+        self,
+        kernel_size: int,
+        stride: Any = None,
+        padding: int = 0,
+        dilation: int = 1,
+        *,
+        ceil_mode: bool = False,
+    ) -> None:
+        self.kernel_size = _flat("MaxPool1d", "kernel_size", kernel_size, 1, 1)
+        self.stride = self.kernel_size if stride is None else _flat("MaxPool1d", "stride", stride, 1, 1)
+        self.padding = _flat("MaxPool1d", "padding", padding, 0, 0)
+        self.dilation = _flat("MaxPool1d", "dilation", dilation, 1, 1)
+        self.ceil_mode = ceil_mode
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+
+    def extra_repr(self) -> str:
+        return (
+            f"kernel_size={self.kernel_size[1]}, stride={self.stride[1]}, padding={self.padding[1]}, "
+            f"dilation={self.dilation[1]}, ceil_mode={self.ceil_mode}"
+        )
+
+
+class AvgPool1d(_Pool1d):
+    """The mean of every window of x [N, C, L]; arguments as of AvgPool2d, one number each."""
+
+    def __init__(
+        self,
+        kernel_size: int,
+        stride: Any = None,
+        padding: int = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        self.kernel_size = _flat("AvgPool1d", "kernel_size", kernel_size, 1, 1)
+        self.stride = self.kernel_size if stride is None else _flat("AvgPool1d", "stride", stride, 1, 1)
+        self.padding = _flat("AvgPool1d", "padding", padding, 0, 0)
+        self.ceil_mode = ceil_mode
+        self.count_include_pad = count_include_pad
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(
+            x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
+        )
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size[1]}, stride={self.stride[1]}, padding={self.padding[1]}"
+
+
+class AdaptiveAvgPool1d(_Pool1d):
+    """Means of x [N, C, L] over windows chosen so that the output is [N, C, output_size]."""
+
+    def __init__(self, output_size: int) -> None:
+        self.output_size = _flat("AdaptiveAvgPool1d", "output_size", output_size, 1, 1)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size[1]}"
+
+
+class AdaptiveMaxPool1d(_Pool1d):
+    """Maxima of x [N, C, L] over windows chosen so that the output is [N, C, output_size]."""
+
+    def __init__(self, output_size: int) -> None:
+        self.output_size = _flat("AdaptiveMaxPool1d", "output_size", output_size, 1, 1)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return F.adaptive_max_pool2d(x, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size[1]}"
 
 
 def _short(value: tuple[int, int]) -> int | tuple[int, int]:
