@@ -90,9 +90,10 @@ def test_predict(name, runs, small_data, capsys):
     assert len(answers[0]) > 1
     assert main(["predict", str(runs[name] / "model.safetensors"), str(small_data)]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 300
-    if ESTIMATORS[name].supervised:
+    if "class" in answers[0]:
         right = [fa.data.digits().classes[label] for label in fa.data.digits().y[:300]]
-        assert np.mean([answer["class"] == label for answer, label in zip(answers, right)]) > 0.8
+        assert np.mean([answer["class"] == label for answer, label in zip(answers, right)]) > 0.6
+    if ESTIMATORS[name].supervised:
         assert len(answers[0]["top"]) == 3
 
 

@@ -224,13 +224,15 @@ def _finish(
     """Saves the estimator, draws, and returns the figures with the sentence that says them."""
     prepared.estimator.set_params(verbose=0)
     # The description lies beside the estimator in the file's header.
-    fitted.save(folder / MODEL, {MODEL_KEY: json.dumps(prepared.description(), sort_keys=True)})
+    described = {MODEL_KEY: json.dumps(prepared.description(), sort_keys=True)}
+    fitted.save(folder / MODEL, described)  # first of all: a report that goes wrong costs no training
     where = folder.path if pictures else None
     try:
         report = prepared.info.report(fitted, prepared.parts, where)
     except plots.MissingMatplotlib as error:
         print(f"no pictures were drawn: {error}", file=sys.stderr)
         report = prepared.info.report(fitted, prepared.parts, None)
+    fitted.save(folder / MODEL, described)  # with what the report found, such as labels of a map's units
     last = {} if not seen else {k: v for k, v in seen[-1].items() if k not in ("title", "seconds")}
     summary = {"estimator": prepared.settings.estimator, "result": report.sentence, **last, **report.figures}
     return {**summary, "pictures": report.pictures} if pictures else summary
