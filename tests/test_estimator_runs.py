@@ -18,6 +18,9 @@ from fastarch.train import features
 
 # What keeps a run short.
 QUICK: dict[str, list[str]] = {
+    "rbm": ["--epochs", "4", "--model", "n_components=20"],
+    "dbn": ["--epochs", "40", "--batch-size", "20", "--model", "hidden_layer_sizes=30,20"]
+    + ["--model", "n_epochs=8", "--model", "fine_tune_rate=0.02"],
     "dsn": ["--epochs", "4", "--model", "n_hidden=20", "--model", "n_modules=2"],
     "som": ["--epochs", "3", "--model", "grid=4,5"],
     "tdsn": ["--epochs", "4", "--model", "n_hidden=5,4", "--model", "n_modules=2"],

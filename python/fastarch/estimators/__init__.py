@@ -12,6 +12,7 @@ from fastarch.estimators.dbn import DBN
 from fastarch.estimators.dbn_supervised import DBNClassifier, DBNRegressor
 from fastarch.estimators.dsn import DSNClassifier, DSNRegressor, TDSNClassifier, TDSNRegressor
 from fastarch.estimators.dsn.info import DSN, TDSN
+from fastarch.estimators.energy_info import DBN_INFO, RBM_INFO
 from fastarch.estimators.epochs import watched
 from fastarch.estimators.info import EstimatorInfo, Part, Report
 from fastarch.estimators.rating_rbm import RatingRBM
@@ -63,7 +64,7 @@ CLASSES: dict[str, type[Estimator]] = {
 }
 
 # What the command line trains and lists.
-ESTIMATORS: dict[str, EstimatorInfo] = {info.name: info for info in (DSN, TDSN, SOM_INFO)}
+ESTIMATORS: dict[str, EstimatorInfo] = {info.name: info for info in (RBM_INFO, DBN_INFO, DSN, TDSN, SOM_INFO)}
 
 
 def load(path: str | os.PathLike[str]) -> Any:

@@ -84,7 +84,8 @@ class Contrastive(Transformer, Estimator):
         self._velocity_: list[Array] | None = None
         self._begin(rows)
 
-    def _train(self: Self, rows: Rows, title: str | None = None) -> Self:
+    def _train(self: Self, rows: Rows, title: str | None = None, **noted: int) -> Self:
+        """The loop itself; `noted` goes into every record."""
         batch = min(self.batch_size, len(rows))
         steps = math.ceil(len(rows) / batch)
         with self._epochs(self.n_epochs, title=title) as rounds:
@@ -95,7 +96,7 @@ class Contrastive(Transformer, Estimator):
                 for step in range(steps):
                     self._learn(rows.take(order[step * batch : (step + 1) * batch]), rate, momentum)
                     rounds.step(step + 1, steps)
-                rounds.record(**self._figures(rows.take(order[:_MONITORED])))
+                rounds.record(**noted, **self._figures(rows.take(order[:_MONITORED])))
         return self
 
     def partial_fit(self: Self, X: Any, y: Any = None) -> Self:

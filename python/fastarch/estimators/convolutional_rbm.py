@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from fastarch.estimators.base import array_module
 from fastarch.estimators.contrastive import Contrastive
 from fastarch.estimators.partition import states
 from fastarch.estimators.rows import Rows
-from fastarch.estimators.validation import check_choice, check_count
+from fastarch.estimators.validation import check_choice, check_count, warn
 
 __all__ = ["ConvolutionalRBM"]
 
@@ -144,10 +143,9 @@ class ConvolutionalRBM(Contrastive):
         deviation[deviation <= 1e-6 * np.abs(mean)] = 1
         if self.visible == "bernoulli":
             if low < 0 or high > 1:
-                warnings.warn(
+                warn(
                     f"[{self._name}.fit] X ranges from {low:.4g} to {high:.4g}, a binary unit from 0 to 1: "
-                    "values outside are clipped. Scale X, or take visible='gaussian'.",
-                    stacklevel=5,
+                    "values outside are clipped. Scale X, or take visible='gaussian'."
                 )
             mean = (np.clip(mean, 0, 1) * count + 0.5) / (count + 1)
             bias = np.log(mean / (1 - mean))

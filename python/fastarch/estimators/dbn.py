@@ -103,8 +103,8 @@ class DBN(Transformer, Stack):
         self.up_ = [[m.w.copy(), m.b_hidden.copy()] for m in machines]
         self.down_ = [[m.w.copy(), m.b_visible.copy()] for m in machines]
         self._epochs(0)  # begins history_
-        for i, machine in enumerate(self.rbms_):
-            self.history_ += [{"layer": i + 1, **record} for record in machine.history_]
+        for machine in self.rbms_:
+            self.history_ += machine.history_
         if self.up_down_epochs:
             self._go_up_and_down(rows)
         return self

@@ -57,8 +57,8 @@ class _FineTuned(Transformer, Stack):
         top = Layer(xp.asarray(draw), xp.zeros(outputs, rows.dtype))
         network = sequential([*self._recognition(), top], linear_last=True)
         self._epochs(0)  # begins history_
-        for i, machine in enumerate(self.rbms_):
-            self.history_ += [{"layer": i + 1, **record} for record in machine.history_]
+        for machine in self.rbms_:
+            self.history_ += machine.history_
         self._fine_tune(network, rows, target, loss, seed)
         self.layers_ = [[module.weight.data, module.bias.data] for module in network]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,7 +11,7 @@ from fastarch.estimators.base import array_module
 from fastarch.estimators.conditionals import Discrete
 from fastarch.estimators.partition import CLAMPED, FREE, Machine
 from fastarch.estimators.rows import Rows
-from fastarch.estimators.validation import check_choice, check_count
+from fastarch.estimators.validation import check_choice, check_count, warn
 
 __all__ = ["RatingRBM"]
 
@@ -161,10 +160,9 @@ class RatingRBM(Discrete):
             raise ValueError(f"[{self._name}.fit] X holds no rating, expected at least one")
         if len(found) > self.max_levels:
             found = np.linspace(low, high, self.max_levels)
-            warnings.warn(
+            warn(
                 f"[{self._name}.fit] X has more than max_levels={self.max_levels} different ratings: each "
-                f"counts as the nearest of {self.max_levels} levels from {low:.4g} to {high:.4g}",
-                stacklevel=5,
+                f"counts as the nearest of {self.max_levels} levels from {low:.4g} to {high:.4g}"
             )
         self.levels_ = array_module(rows.x).asarray(found.astype(rows.dtype))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from fastarch.estimators.conditionals import Discrete
 from fastarch.estimators.partition import FREE, Machine
 from fastarch.estimators.questions import Restricted
 from fastarch.estimators.rows import Rows
-from fastarch.estimators.validation import check_choice, check_number
+from fastarch.estimators.validation import check_choice, check_number, warn
 
 __all__ = ["RBM", "GaussianRBM"]
 
@@ -101,10 +100,9 @@ class RBM(Discrete):
             xp = array_module(block)
             low, high = min(low, float(xp.nanmin(block))), max(high, float(xp.nanmax(block)))
         if low < -_OUTSIDE or high > 1 + _OUTSIDE:
-            warnings.warn(
+            warn(
                 f"[{self._name}.fit] X ranges from {low:.4g} to {high:.4g}, a binary unit from 0 to 1: "
-                "values outside are clipped. Scale X, or take GaussianRBM.",
-                stacklevel=5,
+                "values outside are clipped. Scale X, or take GaussianRBM."
             )
 
     def _encode(self, x: Array) -> tuple[Array, Array | None]:

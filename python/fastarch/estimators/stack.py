@@ -93,7 +93,8 @@ class Stack(Estimator):
             if self.start == "transpose" and i and self._transposes(size):
                 transpose(self.rbms_[-1], machine)
             if self.n_epochs:
-                machine._train(rows, title=f"layer {i + 1} of {len(self.hidden_layer_sizes)}")
+                title = f"layer {i + 1} of {len(self.hidden_layer_sizes)}"
+                machine._train(rows, title, layer=i + 1)
             else:
                 machine.history_ = []
                 machine.w_ *= 1 / (INITIAL_WEIGHT * math.sqrt(rows.shape[1]))  # as a network would start

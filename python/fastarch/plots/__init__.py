@@ -1,5 +1,6 @@
 """The pictures that runs leave behind. Matplotlib is imported when one is drawn, not before."""
 
+from fastarch.plots.energy import panels
 from fastarch.plots.maps import (
     codebook_map,
     colour_map,
@@ -30,6 +31,7 @@ __all__ = [
     "label_map",
     "map_colours",
     "mistakes",
+    "panels",
     "tiles",
     "u_matrix",
 ]
