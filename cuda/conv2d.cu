@@ -11,10 +11,13 @@
 // r * dilation modulo the stride. So the pixels of one residue, a phase, see the same few taps, and are by
 // themselves a convolution of dy with stride 1: no multiplication by a structural zero, and no two threads
 // that add to the same pixel.
+//
+// Depthwise convolution has kernels of its own (depthwise/).
 #include <algorithm>
 #include <numeric>
 #include <vector>
 
+#include "depthwise/weights.h"
 #include "gemm/matrix.h"
 #include "gemm/mma.h"
 #include "gemm/patches.h"
@@ -173,6 +176,7 @@ template <class T>
 void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv2dShape& s, Activation kind,
                     Precision precision, Stream stream) {
   check_limits(s, "conv2d_forward");
+  if (depthwise::takes<T>(s, false)) return depthwise::forward(x, weight, bias, y, s, kind, stream);
   const PixelColumns<T> patches{input_patches(x, s)};
   const int64_t filters = s.k / s.groups, taps = patches.source.taps;
   const ImageResult<T> result{y, s.k * s.p * s.q, s.p * s.q, Grid(s.p, s.q), s.q, 1, bias, kind};
@@ -186,6 +190,7 @@ template <class T>
 void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& s, Precision precision,
                            Stream stream) {
   check_limits(s, "conv2d_backward_input");
+  if (depthwise::takes<T>(s, true)) return depthwise::backward_input(dy, weight, dx, s, stream);
   const Axis rows = input_gradient_axis(s.h, s.r, s.stride_h, s.padding_h, s.dilation_h);
   const Axis columns = input_gradient_axis(s.w, s.s, s.stride_w, s.padding_w, s.dilation_w);
   const int64_t channels = s.c / s.groups, filters = s.k / s.groups, size = s.n * s.c * s.h * s.w;
@@ -249,6 +254,7 @@ template <class T>
 void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& s, Precision precision,
                             Stream stream) {
   check_limits(s, "conv2d_backward_weight");
+  if (depthwise::is_depthwise(s)) return depthwise::backward_weight(dy, x, dw, db, s, stream);
   const TapColumns<T> patches{input_patches(x, s)};
   const int64_t filters = s.k / s.groups, taps = patches.source.taps, pixels = patches.source.columns;
   const WeightGradient<T> problem{{dy, filters, s.k * s.p * s.q, s.p * s.q},

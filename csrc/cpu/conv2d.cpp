@@ -4,6 +4,7 @@
 //   weight gradient  dw^T [C*R*S, K] = patches of x * dy^T, summed over fixed chunks of the batch
 #include "ops/conv2d.h"
 
+#include "cpu/depthwise.h"
 #include "cpu/patches.h"
 
 namespace fastarch::cpu {
@@ -145,6 +146,7 @@ void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv
                     Activation kind, Precision, Stream) {
   const Conv2dShape& a = shape;
   if (a.n * a.k * a.p * a.q == 0) return;
+  if (depthwise::is_depthwise(a)) return depthwise::forward(x, weight, bias, y, a, kind);
   Correlation<T> correlation{x,
                              a.n,
                              a.groups,
@@ -195,6 +197,26 @@ struct GradientAxis {
   }
 };
 
+// The phases of one plane, their taps in descending order: that of ascending offsets.
+template <class T>
+void depthwise_input_gradient(const T* dy, const T* weight, T* dx, const Conv2dShape& a,
+                              const GradientAxis& down, const GradientAxis& right, PhaseLayout layout) {
+  if (layout.in_place && right.phases.back().count < kernels<T>().lanes) layout.copy_always();
+  std::vector<depthwise::Phase> phases;
+  for (const GradientPhase& i : down.phases)
+    for (const GradientPhase& j : right.phases) {
+      depthwise::Phase phase{{}, {}, i.count, j.count, i.first * a.w + j.first};
+      for (size_t r = i.taps.size(); r-- > 0;)
+        for (size_t s = j.taps.size(); s-- > 0;) {
+          phase.taps.push_back(i.taps[r] * a.s + j.taps[s]);
+          phase.offsets.push_back(
+              layout.offset(layout.rows.places[i.lines[r]], layout.columns.places[j.lines[s]]));
+        }
+      phases.push_back(std::move(phase));
+    }
+  depthwise::backward_input(dy, weight, dx, a, layout, phases);
+}
+
 }  // namespace
 
 template <class T>
@@ -208,6 +230,7 @@ void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShap
                              channels, a.p * a.q, {{a.p, 1, down.lines}, {a.q, 1, right.lines}},
                              dx,       rows,      a.h * a.w};
   const PhaseLayout& layout = correlation.layout;
+  if (depthwise::is_depthwise(a)) return depthwise_input_gradient(dy, weight, dx, a, down, right, layout);
   const Scratch<T> turned(a.c * channels * taps);  // of every part: [groups][rows, depth]
   T* to = turned.get();
   for (const GradientPhase& i : down.phases)
@@ -327,6 +350,7 @@ void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dS
     std::fill(dw, dw + a.k * rows, T(0));
     return;
   }
+  if (depthwise::is_depthwise(a)) return depthwise::backward_weight(dy, x, dw, a);
   const Kernels<T>& kernel = kernels<T>();
   const int64_t width = ceil_div(filters, kernel.lanes) * kernel.lanes;
   // Work is split over bands of channels, each of which packs dy again, and over chunks of the batch, each of

@@ -3,6 +3,7 @@
 // headers): the linker would keep one copy, which might be one that this processor cannot run.
 #include "cpu/kernels.h"
 
+#include "cpu/depthwise_kernels.h"
 #include "cpu/multiply_kernels.h"
 #include "cpu/pointwise_kernels.h"
 #include "cpu/pool_kernels.h"
@@ -20,8 +21,11 @@ constexpr Kernels<T> kTable = {kLanes<T>,
                                kTileRows,
                                kTileVectors,
                                multiply<T>,
+                               stencil<T>,
+                               dots<T>,
                                transpose<T>,
                                gather<T>,
+                               pick<T>,
                                sum<T>,
                                activate_array<T>,
                                activate_backward_array<T>,

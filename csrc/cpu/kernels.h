@@ -31,6 +31,22 @@ struct Tile {
   bool accumulate = false;  // add what c holds before bias and activation
 };
 
+// One plane and one filter: out[p][q] = f(sum over t of weight[t] * source[offset[t] + p*pitch + q] + bias).
+template <class T>
+struct Stencil {
+  const T* source = nullptr;  // a vector may be read behind what the last pixel of a short row sees
+  int64_t pitch = 0;
+  const int64_t* offset = nullptr;  // [taps]
+  const T* weight = nullptr;        // [taps]
+  int64_t taps = 0;
+  int window =
+      0;  // 3 or 5: the taps are a square window, tap i*window + j at i*pitch + j; offset is not read
+  T* out = nullptr;  // [rows, columns]
+  int64_t rows = 0, columns = 0;
+  T bias = 0;
+  Activation kind = Activation::none;
+};
+
 // Consecutive values that are moved together.
 struct Run {
   int64_t from, to, length;
@@ -74,6 +90,11 @@ struct Kernels {
 
   void (*multiply)(const Tile<T>& tile);
 
+  void (*stencil)(const Stencil<T>& stencil);
+
+  // sums[t] += sum over i < n of y[i] * x[offset[t] + i]; n is a multiple of the lanes.
+  void (*dots)(const T* y, const T* x, const int64_t* offset, int64_t count, int64_t n, T* sums);
+
   // to[k][j] = from[j][k] for k < depth and j < columns, 0 for columns <= j < width.
   void (*transpose)(const T* from, int64_t from_step, T* to, int64_t to_step, int64_t depth, int64_t columns,
                     int64_t width);
@@ -83,6 +104,9 @@ struct Kernels {
   // undefined. Nothing at or behind `end` is read.
   void (*gather)(const T* source, const T* end, const int64_t* offset, int64_t rows, const Run* runs,
                  int count, T* to, int64_t to_step, int64_t width);
+
+  // to[i] = from[i * stride] for i < n; nothing else is read.
+  void (*pick)(const T* from, int64_t stride, T* to, int64_t n);
 
   T (*sum)(const T* x, int64_t n);
 

@@ -150,5 +150,24 @@ void gather(const T* source, const T* end, const int64_t* offset, int64_t rows, 
   }
 }
 
+// The usual strides are constants, for which the compiler finds the shuffles.
+template <class T>
+void pick(const T* __restrict__ from, int64_t stride, T* __restrict__ to, int64_t n) {
+  switch (stride) {
+    case 1: __builtin_memcpy(to, from, n * static_cast<int64_t>(sizeof(T))); return;
+    case 2:
+      for (int64_t i = 0; i < n; ++i) to[i] = from[i * 2];
+      return;
+    case 3:
+      for (int64_t i = 0; i < n; ++i) to[i] = from[i * 3];
+      return;
+    case 4:
+      for (int64_t i = 0; i < n; ++i) to[i] = from[i * 4];
+      return;
+    default:
+      for (int64_t i = 0; i < n; ++i) to[i] = from[i * stride];
+  }
+}
+
 }  // namespace
 }  // namespace fastarch::cpu

@@ -101,10 +101,24 @@ struct PhaseLayout {
     return all;
   }
 
+  // Rearranges also where the image could be read as it is.
+  void copy_always() {
+    in_place = false;
+    pitch = columns.size;
+    phase_step = rows.size * pitch;
+    channel_step = static_cast<int64_t>(rows.starts.size() * columns.starts.size()) * phase_step;
+  }
+
   // Rearranges one channel.
   template <class T>
   void fill(const T* from, T* to) const {
     std::fill(to, to + channel_step, T(0));
+    copy_inside(from, to);
+  }
+
+  // The same, where what lies outside of the image is zero already.
+  template <class T>
+  void copy_inside(const T* from, T* to) const {
     for (const int64_t top : rows.starts)
       for (const int64_t left : columns.starts) {
         const Range line = inside(rows, top), entry = inside(columns, left);
@@ -124,11 +138,7 @@ struct PhaseLayout {
 
   template <class T>
   void copy(const T* line, T* to, Range entry) const {
-    if (columns.stride == 1) {
-      for (int64_t j = entry.begin; j < entry.end; ++j) to[j] = line[j];
-    } else {
-      for (int64_t j = entry.begin; j < entry.end; ++j) to[j] = line[j * columns.stride];
-    }
+    kernels<T>().pick(line + entry.begin * columns.stride, columns.stride, to + entry.begin, entry.size());
   }
 };
 

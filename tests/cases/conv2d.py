@@ -114,6 +114,17 @@ _SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, int, int], Arguments]] = {
     "groups": ((2, 6, 5, 5), (9, 3, 3), {"groups": 3}),
     "depthwise": ((2, 7, 6, 5), (7, 3, 3), {"groups": 7, "padding": 1}),
     "depthwise_multiplier": ((1, 3, 5, 5), (6, 2, 2), {"groups": 3, "stride": 2}),
+    "depthwise_wide": ((1, 3, 19, 37), (3, 3, 3), {"groups": 3, "padding": 1}),
+    "depthwise_5x5": ((2, 2, 9, 17), (6, 5, 5), {"groups": 2, "padding": 2}),
+    "depthwise_small": ((3, 5, 4, 7), (5, 3, 3), {"groups": 5, "padding": ((1, 0), (0, 1))}),
+    "depthwise_7x7_strided": ((1, 2, 11, 20), (2, 7, 7), {"groups": 2, "padding": 3, "stride": 2}),
+    "depthwise_phases": (
+        (1, 2, 13, 12),
+        (4, 3, 2),
+        {"groups": 2, "padding": (3, 1), "stride": (4, 3), "dilation": (2, 3)},
+    ),
+    "depthwise_many_filters": ((1, 2, 5, 5), (12, 3, 3), {"groups": 2}),
+    "depthwise_large_stride": ((1, 2, 150, 130), (2, 2, 3), {"groups": 2, "stride": (60, 60)}),
     "empty_batch": ((0, 3, 5, 5), (4, 3, 3), {}),
 }
 
@@ -197,7 +208,5 @@ def _gradient(name: str) -> Gradient:
     )
 
 
-GRADIENTS = [
-    _gradient(n)
-    for n in ("one_pixel_padded", "one_sided_strided", "stride_leaves_rest", "depthwise_multiplier")
-]
+_DIFFERENTIATED = ("one_pixel_padded", "one_sided_strided", "stride_leaves_rest", "depthwise_multiplier")
+GRADIENTS = [_gradient(n) for n in (*_DIFFERENTIATED, "depthwise_small")]
