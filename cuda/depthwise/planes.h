@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <numeric>
 
-#include "../core/half.h"  // csrc has a core/half.h, too
 #include "core/divide.h"
+#include "core/half.h"
 #include "core/launch.h"
 #include "core/math.h"
 #include "ops/conv2d.h"
