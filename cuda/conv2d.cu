@@ -29,6 +29,7 @@ namespace {
 template <class T>
 struct Forward {
   using Value = T;
+  using Parts = Operands<Matrix<T, true>, PixelColumns<T>, ImageResult<T>, T>;
   static constexpr bool kRowSums = false;
 
   Matrix<T, true> weight;
@@ -36,9 +37,8 @@ struct Forward {
   ImageResult<T> result;
   int64_t filters, taps, channels_pitch;  // of one group
 
-  __device__ __forceinline__ auto at(int group) const {
-    Operands<Matrix<T, true>, PixelColumns<T>, ImageResult<T>, T> one{
-        weight, patches, result, filters, patches.source.columns, taps};
+  __device__ __forceinline__ Parts at(int group) const {
+    Parts one{weight, patches, result, filters, patches.source.columns, taps};
     one.a.data += group * filters * taps;
     one.b.source.x += group * channels_pitch;
     one.result.out += group * filters * result.channel_pitch;
@@ -87,6 +87,7 @@ struct Phase {
 template <class T>
 struct InputGradient {
   using Value = T;
+  using Parts = Operands<FilterRows<T>, PixelColumns<T>, ImageResult<T>, T>;
   static constexpr bool kRowSums = false;
 
   FilterRows<T> weight;
@@ -96,11 +97,10 @@ struct InputGradient {
   int phase_count;
   Phase phases[kMostPhases];
 
-  __device__ __forceinline__ auto at(int batch) const {
+  __device__ __forceinline__ Parts at(int batch) const {
     const int group = batch / phase_count;
     const Phase& phase = phases[batch - group * phase_count];
-    Operands<FilterRows<T>, PixelColumns<T>, ImageResult<T>, T> one{weight,   patches,       result,
-                                                                    channels, phase.columns, phase.taps};
+    Parts one{weight, patches, result, channels, phase.columns, phase.taps};
     one.a.w += group * weight_pitch + phase.first_tap;
     one.a.window = phase.window;
     one.b.source.x += group * filters_pitch;
@@ -118,6 +118,7 @@ struct InputGradient {
 template <class T>
 struct WeightGradient {
   using Value = T;
+  using Parts = Operands<ChannelRows<T>, TapColumns<T>, MatrixResult<T>, T>;
   static constexpr bool kRowSums = true;
 
   ChannelRows<T> dy;
@@ -126,10 +127,9 @@ struct WeightGradient {
   T* db;
   int64_t pixels, taps, channels_pitch;  // N*P*Q; of one group
 
-  __device__ __forceinline__ auto at(int group) const {
+  __device__ __forceinline__ Parts at(int group) const {
     const int64_t filters = dy.channels;
-    Operands<ChannelRows<T>, TapColumns<T>, MatrixResult<T>, T> one{dy,      patches, result,
-                                                                    filters, taps,    pixels};
+    Parts one{dy, patches, result, filters, taps, pixels};
     one.a.dy += group * filters * dy.plane.divisor();
     one.b.source.x += group * channels_pitch;
     one.result.out += group * filters * taps;
@@ -275,6 +275,8 @@ void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dS
   template void conv2d_backward_weight(const T*, const T*, T*, T*, const Conv2dShape&, Precision, Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)
+INSTANTIATE(float16)
+INSTANTIATE(bfloat16)
 #undef INSTANTIATE
 
 }  // namespace fastarch::cuda

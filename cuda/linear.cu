@@ -16,9 +16,11 @@ struct Product {
   using Value = T;
   static constexpr bool kRowSums = RowSums;
 
-  Operands<Matrix<T, AAlongK>, Matrix<T, BAlongK>, MatrixResult<T>, T> operands;
+  using Parts = Operands<Matrix<T, AAlongK>, Matrix<T, BAlongK>, MatrixResult<T>, T>;
 
-  __device__ __forceinline__ const auto& at(int) const { return operands; }
+  Parts operands;
+
+  __device__ __forceinline__ const Parts& at(int) const { return operands; }
 };
 
 template <class T>
@@ -61,6 +63,8 @@ void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, in
                                        Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)
+INSTANTIATE(float16)
+INSTANTIATE(bfloat16)
 #undef INSTANTIATE
 
 }  // namespace fastarch::cuda

@@ -146,6 +146,17 @@ def adversaries() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         a * np.geomspace(1e-20, 1e20, a.shape[1]),
         b * np.geomspace(1e20, 1e-20, a.shape[1]),
     )
+    made["every_scale_by_columns"] = a, b * np.geomspace(1e-38, 1e17, n)[:, None]
+    made["one_tiny_row"] = a * np.where(np.arange(m) == 5, 2.0**-120, 1)[:, None], b
+    made["rows_and_columns"] = (
+        a * np.resize([1e-38, 1e-30, 1, 1e17], m)[:, None],
+        b * np.resize([1e-8, 1, 1e10], n)[:, None],
+    )
+    made["tiny_where_the_other_is_large"] = (
+        np.where(np.arange(512) < 256, a, a * 2.0**-125),
+        np.where(np.arange(512) < 256, b * 2.0**-100, b * 2.0**58),
+    )
+    made["denormal_products"] = a * 2.0**-68, b * 2.0**-70
     return {name: (a.astype(np.float32), b.astype(np.float32)) for name, (a, b) in made.items()}
 
 

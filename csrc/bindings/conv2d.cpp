@@ -52,14 +52,14 @@ Conv2dShape shape_of(Operands& operands, const ArrayView& x, const char* x_name,
 
 void conv2d_forward(py::handle x, py::handle weight, py::handle bias, py::handle y, Pair stride, Pair padding,
                     Pair dilation, int64_t groups, int kind, int precision, uintptr_t stream) {
-  Operands operands("conv2d", kMemory);
+  Operands operands("conv2d", kMemory, device::kHalves);
   const ArrayView vx = operands.in(x, "x"), vw = operands.in(weight, "weight"), vy = operands.out(y, "y");
   const Conv2dShape shape =
       shape_of(operands, vx, "x", vw, "weight", vy, "y", {stride, padding, dilation, groups});
   const ArrayView vb = operands.in_or_none(bias, "bias", {shape.k});
   const Activation activation = activation_of("conv2d", kind);
   py::gil_scoped_release unlocked;
-  dispatch_float(operands.dtype(), "conv2d", [&]<class T>() {
+  device::dispatch(operands.dtype(), "conv2d", [&]<class T>() {
     device::conv2d_forward(data<T>(vx), data<T>(vw), data<T>(vb), mutable_data<T>(vy), shape, activation,
                            precision_of(operands.op(), precision), as_stream(stream));
   });
@@ -67,13 +67,13 @@ void conv2d_forward(py::handle x, py::handle weight, py::handle bias, py::handle
 
 void conv2d_backward_input(py::handle dy, py::handle weight, py::handle dx, Pair stride, Pair padding,
                            Pair dilation, int64_t groups, int precision, uintptr_t stream) {
-  Operands operands("conv2d_backward", kMemory);
+  Operands operands("conv2d_backward", kMemory, device::kHalves);
   const ArrayView vdy = operands.in(dy, "dy"), vw = operands.in(weight, "weight"),
                   vdx = operands.out(dx, "dx");
   const Conv2dShape shape =
       shape_of(operands, vdx, "dx", vw, "weight", vdy, "dy", {stride, padding, dilation, groups});
   py::gil_scoped_release unlocked;
-  dispatch_float(operands.dtype(), "conv2d_backward", [&]<class T>() {
+  device::dispatch(operands.dtype(), "conv2d_backward", [&]<class T>() {
     device::conv2d_backward_input(data<T>(vdy), data<T>(vw), mutable_data<T>(vdx), shape,
                                   precision_of(operands.op(), precision), as_stream(stream));
   });
@@ -81,13 +81,13 @@ void conv2d_backward_input(py::handle dy, py::handle weight, py::handle dx, Pair
 
 void conv2d_backward_weight(py::handle dy, py::handle x, py::handle dw, py::handle db, Pair stride,
                             Pair padding, Pair dilation, int64_t groups, int precision, uintptr_t stream) {
-  Operands operands("conv2d_backward", kMemory);
+  Operands operands("conv2d_backward", kMemory, device::kHalves);
   const ArrayView vdy = operands.in(dy, "dy"), vx = operands.in(x, "x"), vdw = operands.out(dw, "dw");
   const Conv2dShape shape =
       shape_of(operands, vx, "x", vdw, "dw", vdy, "dy", {stride, padding, dilation, groups});
   const ArrayView vdb = operands.out_or_none(db, "db", {shape.k});
   py::gil_scoped_release unlocked;
-  dispatch_float(operands.dtype(), "conv2d_backward", [&]<class T>() {
+  device::dispatch(operands.dtype(), "conv2d_backward", [&]<class T>() {
     device::conv2d_backward_weight(data<T>(vdy), data<T>(vx), mutable_data<T>(vdw), mutable_data<T>(vdb),
                                    shape, precision_of(operands.op(), precision), as_stream(stream));
   });
@@ -105,4 +105,5 @@ void bind_conv2d(py::module_& m) {
   m.def("conv2d_backward_weight", &conv2d_backward_weight, py::arg("dy"), py::arg("x"), py::arg("dw"),
         py::arg("db"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
         py::arg("precision") = 0, py::arg("stream") = 0);
+  takes_halves(m, {"conv2d_forward", "conv2d_backward_input", "conv2d_backward_weight"});
 }

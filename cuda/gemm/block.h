@@ -1,6 +1,7 @@
 // What every main loop of the multiply shares: where a block is, how its threads bring in the operands'
 // pieces, and where its sums go.
 #pragma once
+#include "../core/half.h"  // csrc/core has one of this name
 #include "core/divide.h"
 #include "gemm/plan.h"
 
@@ -85,19 +86,6 @@ struct Carrier {
     }
   }
 
-  // Starts the copies of a step's piece to `tile`: [lines][Pitch] where neighbours in memory are along k,
-  // else [depth][Pitch].
-  __device__ __forceinline__ void copy(const Reader& reader, int half, int k, int left, T* tile) const {
-#pragma unroll
-    for (int i = 0; i < kLoads; ++i) {
-      const int line = Reader::kAlongK ? down() + i * kDown : 0;
-      const int within = Reader::kAlongK ? across() : down() + i * kDown;
-      reader.copy(kLineTable ? tables->lines[line] : lines[Reader::kAlongK ? i : 0],
-                  kStepTable ? tables->steps[half][within] : reader.step(k + within, left - within),
-                  tile + (down() + i * kDown) * Pitch + across());
-    }
-  }
-
   // Decodes the step at k into one half of the table, for a fetch behind the next barrier.
   __device__ __forceinline__ void prepare(const Reader& reader, int half, int k, int left) const {
     const int i = threadIdx.x;
@@ -113,6 +101,29 @@ struct Carrier {
       reader.load(kLineTable ? tables->lines[line] : lines[Reader::kAlongK ? i : 0],
                   kStepTable ? tables->steps[half][within] : reader.step(k + within, left - within),
                   values[i]);
+    }
+  }
+
+  // The other way to bring a step's piece, to `tile` as it lies in memory: [lines][Pitch] along k, else
+  // [depth][Pitch]. Between start and finish it is under way: in asynchronous copies, or in registers where
+  // its elements are too small for those.
+  static constexpr bool kCopies = sizeof(T) * kWidth >= 4;
+
+  __device__ __forceinline__ void start(const Reader& reader, int half, int k, int left, T* tile) {
+    if constexpr (!kCopies) return fetch(reader, half, k, left);
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const int line = Reader::kAlongK ? down() + i * kDown : 0;
+      const int within = Reader::kAlongK ? across() : down() + i * kDown;
+      reader.copy(kLineTable ? tables->lines[line] : lines[Reader::kAlongK ? i : 0],
+                  kStepTable ? tables->steps[half][within] : reader.step(k + within, left - within),
+                  tile + (down() + i * kDown) * Pitch + across());
+    }
+  }
+  __device__ __forceinline__ void finish(T* tile) const {
+    if constexpr (!kCopies) {
+#pragma unroll
+      for (int i = 0; i < kLoads; ++i) tile[(down() + i * kDown) * Pitch + across()] = values[i][0];
     }
   }
 
@@ -143,7 +154,7 @@ template <class Problem>
 constexpr bool kTakesTiles = TakesTiles<decltype(std::declval<Problem>().at(0).result)>;
 
 // Stores a block's sums where they belong, by store_tile(Tile(), shared, sums, store one).
-template <class Tile, class Problem, class T, class Sums>
+template <class Tile, class Problem, class Sums, class T = Compute<typename Problem::Value>>
 __device__ __forceinline__ void store_sums(const Problem& problem, const Schedule& schedule,
                                            const Place& place, T* shared, const Sums& sum, bool sum_rows,
                                            T row_sum, T* partials, T* row_partials) {
@@ -157,7 +168,8 @@ __device__ __forceinline__ void store_sums(const Problem& problem, const Schedul
     store_tile(Tile(), shared, sum, [&](int row, T value) {
       if (first_m + row < m && column_n < n) operands.result.store(first_m + row, column, value);
     });
-    if (sum_rows && first_m + threadIdx.x < m) operands.row_sums[first_m + threadIdx.x] = row_sum;
+    if (sum_rows && first_m + threadIdx.x < m)
+      operands.row_sums[first_m + threadIdx.x] = narrow<typename Problem::Value>(row_sum);
   } else {
     const int64_t first = (int64_t{place.batch} * schedule.splits.divisor() + place.split) * schedule.m;
     T* const out = partials + first * schedule.n + column_n;

@@ -7,11 +7,13 @@
 //   step(k, left)       what depends on k alone; once a block where kDecodes says that it is costly;
 //   load(line, step)    both joined: kWidth elements that are neighbours in memory, along k where kAlongK,
 //                       else across lines, and zeros outside of the matrix;
-//   copy(line, step, to) the same, straight to shared memory as an asynchronous copy.
+//   copy(line, step, to) the same, straight to shared memory, by asynchronous copies where elements are large
+//   enough.
 // There can be more than 2^31 lines, and values of k: start(first_k) moves the reader to the first k of a
 // slice, and what follows counts from there with an int. `left` is what the slice still has, <= 0 past its
 // end.
 #pragma once
+#include "../core/half.h"  // csrc/core has one of this name
 #include "core/async_copy.h"
 #include "core/launch.h"
 #include "core/math.h"
@@ -30,19 +32,27 @@ __device__ __forceinline__ void load_some(const T* from, int valid, bool aligned
     for (int v = 0; v < kVector<T>; ++v) values[v] = pack.value[v];
   } else {
 #pragma unroll
-    for (int v = 0; v < kVector<T>; ++v) values[v] = v < valid ? from[v] : T(0);
+    for (int v = 0; v < kVector<T>; ++v) values[v] = v < valid ? from[v] : T{};
   }
 }
 
-// The same to shared memory, as asynchronous copies.
+// One element, or zero, to shared memory. A 16-bit one is too small for an asynchronous copy.
+template <class T>
+__device__ __forceinline__ void copy_one(T* to, const T* from, bool valid) {
+  if constexpr (sizeof(T) >= 4)
+    copy_async<sizeof(T)>(to, from, valid ? sizeof(T) : 0);
+  else
+    *to = valid ? *from : T{};
+}
+
+// What load_some() gives, to shared memory.
 template <class T>
 __device__ __forceinline__ void copy_some(const T* from, int valid, bool aligned, T* to) {
-  constexpr int kBytes = sizeof(T);
   if (aligned) {
     copy_async<16>(to, from, valid > 0 ? 16 : 0);
   } else {
 #pragma unroll
-    for (int v = 0; v < kVector<T>; ++v) copy_async<kBytes>(to + v, from + v, v < valid ? kBytes : 0);
+    for (int v = 0; v < kVector<T>; ++v) copy_one(to + v, from + v, v < valid);
   }
 }
 
@@ -90,7 +100,8 @@ struct Matrix {
   }
 };
 
-// What becomes of out[m, n]: bias by column, then the activation, stored row-major.
+// A result: column(n) is what depends on the column alone, store(m, column, value) takes the sum, in
+// Compute<T>. Here out[m, n]: bias by column, then the activation, stored row-major.
 template <class T>
 struct MatrixResult {
   T* out;  // [M, N], overwritten
@@ -100,11 +111,13 @@ struct MatrixResult {
 
   struct Column {
     T* first;
-    T bias;
+    Compute<T> bias;
   };
-  __device__ __forceinline__ Column column(int64_t n) const { return {out + n, bias ? bias[n] : T(0)}; }
-  __device__ __forceinline__ void store(int64_t m, const Column& column, T value) const {
-    column.first[m * pitch] = activate(value + column.bias, kind);
+  __device__ __forceinline__ Column column(int64_t n) const {
+    return {out + n, bias ? widen(bias[n]) : Compute<T>(0)};
+  }
+  __device__ __forceinline__ void store(int64_t m, const Column& column, Compute<T> value) const {
+    column.first[m * pitch] = narrow<T>(activate(value + column.bias, kind));
   }
 };
 

@@ -1,8 +1,9 @@
 // How one block's share of a multiply is cut up among the tensor cores' instructions, and the layout of its
 // operands in shared memory.
 #pragma once
-#include <utility>
+#include <type_traits>
 
+#include "../core/half.h"  // csrc/core has one of this name
 #include "core/mma.h"
 #include "core/types.h"
 #include "gemm/tile.h"
@@ -10,46 +11,51 @@
 namespace fastarch::cuda {
 
 // An operand's piece of one step. It lies as its reader brings it: lines along k, or k by k; no transposition
-// on the way. Either pitch lets the 32 lanes' elements of a fragment, 8 lines by 4 values of k, fall into 32
-// different banks.
-template <int Lines, int Depth, bool AlongK>
+// on the way. Either pitch lets what the 32 lanes read together fall into 32 different banks.
+template <class T, int Lines, int Depth, bool AlongK>
 struct Panel {
-  static constexpr int kPitch = AlongK ? Depth + 4 : Lines + 8;
+  static constexpr int kChunk = 16 / sizeof(T);  // values of k in a register of a quad of lanes: 4 or 8
+  static constexpr int kPitch = AlongK ? Depth + kChunk : Lines + 8;
   static constexpr int kSize = (AlongK ? Lines : Depth) * kPitch;
 
-  __device__ static __forceinline__ float at(const float* panel, int line, int k) {
-    return panel[AlongK ? line * kPitch + k : k * kPitch + line];
+  __device__ static __forceinline__ float at(const T* panel, int line, int k) {
+    return widen(panel[AlongK ? line * kPitch + k : k * kPitch + line]);
   }
 
-  // Registers for lines first + 0..7 and first + 8..15 at k + 0..3 and k + 4..7; ByLines: in the order lower
-  // lines, upper lines, then the same of the upper k, as a row operand has it; else lower k, upper k, then of
-  // the upper lines.
+  // Registers for lines first + 0..7 and first + 8..15 at k's first and second chunk. ByLines: in the order
+  // lower lines, upper lines, then the same of the second chunk, as a row operand has it; else first chunk,
+  // second chunk, then of the upper lines.
   template <bool ByLines>
-  __device__ static __forceinline__ void load(const float* panel, int first, int k,
-                                              uint32_t (&registers)[4]) {
-    const int lane = threadIdx.x % 32;
+  __device__ static __forceinline__ void load(const T* panel, int first, int k, uint32_t (&registers)[4]) {
+    const int lane = threadIdx.x % 32, matrix = lane / 8;
+    const int upper = ByLines ? matrix % 2 : matrix / 2, second = ByLines ? matrix / 2 : matrix % 2;
     if constexpr (AlongK) {
-      const int matrix = lane / 8, upper_line = ByLines ? matrix % 2 : matrix / 2,
-                upper_k = ByLines ? matrix / 2 : matrix % 2;
-      load_matrices(registers, panel + (first + upper_line * 8 + lane % 8) * kPitch + k + upper_k * 4);
+      load_matrices(registers, panel + (first + upper * 8 + lane % 8) * kPitch + k + second * kChunk);
+    } else if constexpr (sizeof(T) == 2) {
+      load_matrices<true>(registers, panel + (k + second * kChunk + lane % 8) * kPitch + first + upper * 8);
     } else {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int upper_line = ByLines ? i % 2 : i / 2, upper_k = ByLines ? i / 2 : i % 2;
-        registers[i] =
-            __float_as_uint(panel[(k + lane % 4 + upper_k * 4) * kPitch + first + upper_line * 8 + lane / 4]);
+        const int line = first + (ByLines ? i % 2 : i / 2) * 8 + lane / 4;
+        const int row = k + (ByLines ? i / 2 : i % 2) * kChunk + lane % 4;
+        registers[i] = __float_as_uint(panel[row * kPitch + line]);
       }
     }
   }
 };
 
-// A block computes Rows x Columns of the output, kDepth values of k at a time, a warp WarpRows x WarpColumns
-// of it in fragments of 16 x 8. Copies run kStages - 1 steps ahead.
-template <Precision Mode, int Rows, int Columns, int WarpRows, int WarpColumns, int Resident>
+// A block computes Rows x Columns of the output, 64 bytes' worth of k at a time, a warp WarpRows x
+// WarpColumns of it in fragments of 16 x 8. Copies run kStages - 1 steps ahead. T: float, in tf32 as Mode
+// says, or a 16-bit type.
+template <class T, Precision Mode, int Rows, int Columns, int WarpRows, int WarpColumns, int Resident>
 struct MmaTile {
-  using Value = float;
+  using Value = T;
+  using Sum = float;
+  static constexpr MmaType kType = std::is_same_v<T, float>      ? MmaType::tf32
+                                   : std::is_same_v<T, bfloat16> ? MmaType::bfloat16
+                                                                 : MmaType::float16;
   static constexpr Precision kMode = Mode;
-  static constexpr int kRows = Rows, kColumns = Columns, kDepth = 16, kStages = 3;
+  static constexpr int kRows = Rows, kColumns = Columns, kDepth = 64 / sizeof(T), kStages = 3;
   static constexpr int kWarpRows = WarpRows, kWarpColumns = WarpColumns;
   static constexpr int kWarpsDown = Rows / WarpRows, kWarpsAcross = Columns / WarpColumns;
   static constexpr int kThreads = 32 * kWarpsDown * kWarpsAcross, kResident = Resident;
@@ -59,11 +65,12 @@ struct MmaTile {
   // A lane's sums: those of fragment (i, j) lie as mma() has them.
   using Sums = float[kDown][kAcross][4];
 
-  // See plan.h. A tensor core multiplies and adds four times as fast as the ordinary units; every element of
-  // a fragment is rounded, or split and its magnitude noted.
-  static constexpr int kProducts = Mode == Precision::tf32 ? 1 : 3;
-  static constexpr double kSlots = kDepth * (0.25 * kProducts * Rows * Columns +
-                                             kThreads * (kDown * 4 + kAcross * 2) / 8.0 * (2 * kProducts));
+  // See plan.h. A tensor core multiplies and adds 32-bit operands four times as fast as the ordinary units,
+  // 16-bit ones eight times; every 32-bit element of a fragment is rounded, or split and its magnitude noted.
+  static constexpr int kProducts = Mode == Precision::tf32x3 ? 3 : 1;
+  static constexpr double kSlots =
+      kDepth * (sizeof(T) / 16.0 * kProducts * Rows * Columns +
+                kThreads * (kDown * 4 + kAcross * 2) / 8.0 * (sizeof(T) == 4 ? 2 * kProducts : 0.25));
 
   __device__ static __forceinline__ int lane_row() { return threadIdx.x % 32 / 4; }
   __device__ static __forceinline__ int lane_column() { return threadIdx.x % 4 * 2; }
@@ -76,25 +83,26 @@ struct MmaTile {
   static constexpr int kStorePitch = Columns + 8;
 
   template <class Problem>
-  using PanelA = Panel<Rows, kDepth, decltype(std::declval<const Problem&>().at(0).a)::kAlongK>;
+  using PanelA = Panel<T, Rows, kDepth, decltype(Problem::Parts::a)::kAlongK>;
   template <class Problem>
-  using PanelB = Panel<Columns, kDepth, decltype(std::declval<const Problem&>().at(0).b)::kAlongK>;
+  using PanelB = Panel<T, Columns, kDepth, decltype(Problem::Parts::b)::kAlongK>;
 
   template <class Problem>
   static constexpr size_t shared_bytes() {
-    constexpr int kIn = kStages * (PanelA<Problem>::kSize + PanelB<Problem>::kSize);
-    constexpr int kOut = kWarpsDown * 16 * kStorePitch;
-    return (kIn > kOut ? kIn : kOut) * sizeof(float);
+    constexpr size_t kIn = kStages * (PanelA<Problem>::kSize + PanelB<Problem>::kSize) * sizeof(T);
+    constexpr size_t kOut = kWarpsDown * 16 * kStorePitch * sizeof(float);
+    return kIn > kOut ? kIn : kOut;
   }
 };
 
-// Large products; few filters or batch 1; up to 16 rows.
-struct Tf32Tiles {
+// For tf32 and 16-bit types: large products; few filters or batch 1; up to 16 rows.
+template <class T>
+struct MmaTiles {
   template <class Visit>
   static void each(Visit&& visit) {
-    visit.template operator()<MmaTile<Precision::tf32, 128, 128, 64, 32, 2>>();
-    visit.template operator()<MmaTile<Precision::tf32, 64, 64, 32, 32, 4>>();
-    visit.template operator()<MmaTile<Precision::tf32, 16, 64, 16, 32, 8>>();
+    visit.template operator()<MmaTile<T, Precision::tf32, 128, 128, 64, 32, 2>>();
+    visit.template operator()<MmaTile<T, Precision::tf32, 64, 64, 32, 32, 4>>();
+    visit.template operator()<MmaTile<T, Precision::tf32, 16, 64, 16, 32, 8>>();
   }
 };
 
@@ -102,19 +110,21 @@ struct Tf32Tiles {
 struct Tf32x3Tiles {
   template <class Visit>
   static void each(Visit&& visit) {
-    visit.template operator()<MmaTile<Precision::tf32x3, 128, 64, 32, 32, 2>>();
-    visit.template operator()<MmaTile<Precision::tf32x3, 64, 64, 32, 32, 3>>();
-    visit.template operator()<MmaTile<Precision::tf32x3, 16, 64, 16, 32, 6>>();
+    visit.template operator()<MmaTile<float, Precision::tf32x3, 128, 64, 32, 32, 2>>();
+    visit.template operator()<MmaTile<float, Precision::tf32x3, 64, 64, 32, 32, 3>>();
+    visit.template operator()<MmaTile<float, Precision::tf32x3, 16, 64, 16, 32, 6>>();
   }
 };
 
 // Hands the tile's sums to store(row, value), as in simt.h: a thread has one column, so that stores are
 // coalesced.
-template <Precision Mode, int Rows, int Columns, int WarpRows, int WarpColumns, int Resident, class Store>
+template <class T, Precision Mode, int Rows, int Columns, int WarpRows, int WarpColumns, int Resident,
+          class Store>
 __device__ __forceinline__ void store_tile(
-    MmaTile<Mode, Rows, Columns, WarpRows, WarpColumns, Resident>, float* shared,
-    const typename MmaTile<Mode, Rows, Columns, WarpRows, WarpColumns, Resident>::Sums& sum, Store&& store) {
-  using Tile = MmaTile<Mode, Rows, Columns, WarpRows, WarpColumns, Resident>;
+    MmaTile<T, Mode, Rows, Columns, WarpRows, WarpColumns, Resident>, float* shared,
+    const typename MmaTile<T, Mode, Rows, Columns, WarpRows, WarpColumns, Resident>::Sums& sum,
+    Store&& store) {
+  using Tile = MmaTile<T, Mode, Rows, Columns, WarpRows, WarpColumns, Resident>;
   constexpr int kRowsAtOnce = Tile::kThreads / Columns;
   const int column = threadIdx.x % Columns, first_row = threadIdx.x / Columns;
   const int to_row = Tile::warp_row() / WarpRows * 16 + Tile::lane_row();

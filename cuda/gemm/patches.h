@@ -61,11 +61,11 @@ struct Patches {
            static_cast<unsigned>(pixel.w + tap.w) < static_cast<unsigned>(width);
   }
   __device__ __forceinline__ T at(const Point& pixel, const Point& tap) const {
-    return inside(pixel, tap) ? x[pixel.offset + tap.offset] : T(0);
+    return inside(pixel, tap) ? x[pixel.offset + tap.offset] : T{};
   }
   __device__ __forceinline__ void copy(const Point& pixel, const Point& tap, T* to) const {
     const bool valid = inside(pixel, tap);
-    copy_async<sizeof(T)>(to, x + (valid ? pixel.offset + tap.offset : 0), valid ? sizeof(T) : 0);
+    copy_one(to, x + (valid ? pixel.offset + tap.offset : 0), valid);
   }
 };
 
@@ -167,7 +167,7 @@ struct ChannelRows {
       load_some(channel + offset(step.pixel), valid, true, values);
     } else {
 #pragma unroll
-      for (int v = 0; v < kWidth; ++v) values[v] = v < valid ? channel[offset(step.pixel + v)] : T(0);
+      for (int v = 0; v < kWidth; ++v) values[v] = v < valid ? channel[offset(step.pixel + v)] : T{};
     }
   }
   __device__ __forceinline__ void copy(Line channel, const Step& step, T* to) const {
@@ -177,8 +177,7 @@ struct ChannelRows {
     } else {
 #pragma unroll
       for (int v = 0; v < kWidth; ++v)
-        copy_async<sizeof(T)>(to + v, v < valid ? channel + offset(step.pixel + v) : dy,
-                              v < valid ? sizeof(T) : 0);
+        copy_one(to + v, v < valid ? channel + offset(step.pixel + v) : dy, v < valid);
     }
   }
 
@@ -217,11 +216,11 @@ struct FilterRows {
     return filter * filter_pitch + static_cast<int>(i) * tap_pitch_h + static_cast<int>(j) * tap_pitch_w;
   }
   __device__ __forceinline__ void load(Line channel, Step tap, T (&value)[1]) const {
-    value[0] = channel >= 0 && tap >= 0 ? w[channel + tap] : T(0);
+    value[0] = channel >= 0 && tap >= 0 ? w[channel + tap] : T{};
   }
   __device__ __forceinline__ void copy(Line channel, Step tap, T* to) const {
     const bool valid = channel >= 0 && tap >= 0;
-    copy_async<sizeof(T)>(to, w + (valid ? channel + tap : 0), valid ? sizeof(T) : 0);
+    copy_one(to, w + (valid ? channel + tap : 0), valid);
   }
 };
 
@@ -243,8 +242,8 @@ struct ImageResult {
     const uint32_t p = pixels.row.split(within, &q);
     return image * image_pitch + p * pitch_h + int64_t{q} * pitch_w;
   }
-  __device__ __forceinline__ void store(int64_t m, Column column, T value) const {
-    out[column + m * channel_pitch] = activate(bias ? value + bias[m] : value, kind);
+  __device__ __forceinline__ void store(int64_t m, Column column, Compute<T> value) const {
+    out[column + m * channel_pitch] = narrow<T>(activate(bias ? value + widen(bias[m]) : value, kind));
   }
 };
 

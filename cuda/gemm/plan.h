@@ -58,9 +58,9 @@ inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 template <class Tile>
 Plan estimate(const Shape& shape, const Plan& tiling, int64_t splits, int multiprocessors) {
   constexpr double kSlots = 128, kLatency = 700, kLaunch = 4000, kBytes = 16;
-  constexpr int kSize = sizeof(typename Tile::Value);
+  constexpr int kSize = sizeof(typename Tile::Value), kSumSize = sizeof(typename Tile::Sum);
   constexpr double kStepSlots =
-      Tile::kSlots + 16.0 * Tile::kDepth * (Tile::kRows + Tile::kColumns) * (kSize / sizeof(float));
+      Tile::kSlots + 16.0 * Tile::kDepth * (Tile::kRows + Tile::kColumns) * (kSize > 4 ? 2 : 1);
   Plan plan = tiling;
   const int64_t k = std::max<int64_t>(shape.k, 1);
   plan.slice = divide_up(divide_up(k, splits), Tile::kDepth) * Tile::kDepth;
@@ -72,7 +72,7 @@ Plan estimate(const Shape& shape, const Plan& tiling, int64_t splits, int multip
   if (plan.splits > 1) {
     const double partials = static_cast<double>(shape.batches * shape.m * shape.n * plan.splits);
     plan.cycles += kLaunch + kLatency * static_cast<double>(plan.splits) / 32 +
-                   2 * partials * kSize / (kBytes * multiprocessors);
+                   2 * partials * kSumSize / (kBytes * multiprocessors);
   }
   return plan;
 }

@@ -10,7 +10,7 @@ namespace fastarch::cuda {
 // at a time; its 8 rows of threads take every 8th slice each, then the first row adds the 8 sums.
 constexpr int kCombineColumns = 32, kCombineRows = 8;
 
-template <class Problem, class T = typename Problem::Value>
+template <class Problem, class T = Compute<typename Problem::Value>>
 __global__ void __launch_bounds__(kCombineColumns* kCombineRows)
     combine_kernel(const Problem problem, const T* partials, const T* row_partials, int slices,
                    int64_t batches, int64_t m, int64_t n) {
@@ -49,7 +49,9 @@ __global__ void __launch_bounds__(kCombineColumns* kCombineRows)
     });
   if constexpr (Problem::kRowSums)
     if (row_partials)
-      combine(row_partials, m, [&](int batch, int64_t row, T sum) { problem.at(batch).row_sums[row] = sum; });
+      combine(row_partials, m, [&](int batch, int64_t row, T sum) {
+        problem.at(batch).row_sums[row] = narrow<typename Problem::Value>(sum);
+      });
 }
 
 // Plans for `shape` among TileList's tiles, has launch_tile<Tile>(grid, block, shared bytes, stream, kernel
@@ -57,7 +59,7 @@ __global__ void __launch_bounds__(kCombineColumns* kCombineRows)
 template <class TileList, class Problem, class LaunchTile>
 void multiply_planned(const CallSite& name, const Problem& problem, const Shape& shape, bool row_sums,
                       Stream stream, LaunchTile&& launch_tile) {
-  using T = typename Problem::Value;
+  using T = Compute<typename Problem::Value>;
   if (shape.batches == 0 || shape.m == 0 || (shape.n == 0 && !row_sums)) return;
   const Plan plan = plan_multiply<TileList>(shape, multiprocessors(), !kTakesTiles<Problem>);
   const int64_t blocks = plan.blocks * plan.splits;

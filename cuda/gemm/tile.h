@@ -15,6 +15,7 @@ constexpr int kVector = Pack<T>::size;
 template <class T, int Rows, int Columns, int Depth, int MicroRows, int MicroColumns, int Resident>
 struct Tile {
   using Value = T;
+  using Sum = T;
   static constexpr int kRows = Rows, kColumns = Columns, kDepth = Depth;
   static constexpr int kMicroRows = MicroRows, kMicroColumns = MicroColumns;
   static constexpr int kThreadsDown = Rows / MicroRows, kThreadsAcross = Columns / MicroColumns;

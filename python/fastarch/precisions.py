@@ -6,7 +6,7 @@ emulator) two other ways are open to convolutions and linear layers, forward and
 - ``"tf32"`` rounds every operand to 10 bits of fraction and sums in float32: relative errors of about 1e-3,
   as ``torch.set_float32_matmul_precision("high")`` allows;
 - ``"3xtf32"`` makes float32's accuracy out of three tf32 products. Where that would not hold (products of
-  fewer than 64 terms, magnitudes below 2^-50 or above 2^60) the kernels compute in float32 by themselves.
+  fewer than 64 terms, magnitudes below 2^-100 or above 2^60) the kernels compute in float32 by themselves.
 
 It is a permission: float64 arrays, the CPU and other devices compute as they always do.
 """
