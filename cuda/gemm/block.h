@@ -1,8 +1,8 @@
 // What every main loop of the multiply shares: where a block is, how its threads bring in the operands'
 // pieces, and where its sums go.
 #pragma once
-#include "../core/half.h"  // csrc/core has one of this name
 #include "core/divide.h"
+#include "core/half.h"
 #include "gemm/plan.h"
 
 namespace fastarch::cuda {

@@ -13,8 +13,8 @@
 // slice, and what follows counts from there with an int. `left` is what the slice still has, <= 0 past its
 // end.
 #pragma once
-#include "../core/half.h"  // csrc/core has one of this name
 #include "core/async_copy.h"
+#include "core/half.h"
 #include "core/launch.h"
 #include "core/math.h"
 #include "gemm/tile.h"

@@ -3,7 +3,7 @@
 #pragma once
 #include <type_traits>
 
-#include "../core/half.h"  // csrc/core has one of this name
+#include "core/half.h"
 #include "core/mma.h"
 #include "core/types.h"
 #include "gemm/tile.h"
