@@ -122,7 +122,7 @@ struct AdamTensor {
 };
 
 template <class Tensor>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     update_kernel(const __grid_constant__ Table table, typename Tensor::Rule rule) {
   constexpr int V = Pack<typename Tensor::Element>::size;
   const int number = tensor_of(table, blockIdx.x);

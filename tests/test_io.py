@@ -166,17 +166,17 @@ def test_a_file_cut_or_changed_anywhere_gives_one_sentence(tmp_path: Path) -> No
             fa.load(path)
 
 
-def test_weights_are_no_checkpoint_and_bfloat16_is_named(tmp_path: Path) -> None:
+def test_weights_are_no_checkpoint_and_8_bit_floats_are_named(tmp_path: Path) -> None:
     fa.save({"a": np.zeros(1)}, tmp_path / "weights")
     with pytest.raises(ValueError, match="holds weights only, expected a checkpoint"):
         io.load_checkpoint(tmp_path / "weights")
     fa.save({"a": np.zeros(1)}, tmp_path / "odd", metadata={"fastarch.checkpoint": "{"})
     with pytest.raises(ValueError, match="not JSON"):
         io.load_checkpoint(tmp_path / "odd")
-    header = json.dumps({"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
-    (tmp_path / "bf16").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    with pytest.raises(ValueError, match="'a' is stored as BF16, which NumPy lacks"):
-        fa.load(tmp_path / "bf16")
+    header = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "f8").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ValueError, match="'a' is stored as F8_E4M3, which NumPy lacks"):
+        fa.load(tmp_path / "f8")
 
 
 def test_atomic_write_keeps_the_old_file_when_the_body_raises(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def _adopt_torch(x: Array, torch: ModuleType, operator: str, name: str) -> tuple
     if x.device.type not in ("cpu", "cuda"):
         raise TypeError(f"[{operator}] {name} is a torch.Tensor on device '{x.device}', expected cpu or cuda")
     cupy = _cupy(operator, name) if x.device.type == "cuda" else None
-    bfloat16 = _bfloat16(operator, name) if x.dtype == torch.bfloat16 else None
+    bfloat16 = bfloat16_dtype(operator, name) if x.dtype == torch.bfloat16 else None
     try:
         if bfloat16 is not None:
             return _adopt_torch_bfloat16(x, torch, cupy, bfloat16)
@@ -142,7 +142,8 @@ def _adopt_torch_bfloat16(
     return native.view(bfloat16), restore
 
 
-def _bfloat16(operator: str, name: str) -> np.dtype:
+def bfloat16_dtype(operator: str, name: str) -> np.dtype:
+    """NumPy's bfloat16, which ml_dtypes brings. Raises TypeError, naming both, where that is missing."""
     try:
         import ml_dtypes
     except ImportError as error:

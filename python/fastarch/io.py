@@ -21,6 +21,8 @@ from typing import IO, Any, overload
 
 import numpy as np
 
+from fastarch.arrays import bfloat16_dtype, is_half
+
 __all__ = ["atomic_write", "load", "load_checkpoint", "load_metadata", "save", "save_checkpoint"]
 
 _CHECKPOINT_KEY = "fastarch.checkpoint"
@@ -129,6 +131,8 @@ def _write(who: str, arrays: dict[str, Any], path: str | os.PathLike[str], metad
 
 
 def _code(dtype: np.dtype) -> str:
+    if is_half(dtype):
+        return "F16" if dtype.kind == "f" else "BF16"
     return "BOOL" if dtype.kind == "b" else f"{dtype.kind.upper()}{8 * dtype.itemsize}"
 
 
@@ -138,7 +142,7 @@ def _host_array(who: str, name: str, value: Any) -> np.ndarray:
     if hasattr(value, "__cuda_array_interface__") and hasattr(value, "get"):
         value = value.get()  # CuPy: saving is one of the few places that may copy to the host
     array = np.asarray(value)
-    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+    if (array.dtype.kind not in "biuf" and not is_half(array.dtype)) or array.dtype.itemsize > 8:
         raise TypeError(f"[{who}] {name!r} has dtype {array.dtype}, expected floats, integers or booleans")
     return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
@@ -202,14 +206,24 @@ def _read(
             metadata = dict(handle.metadata() or {})
             for name in handle.keys() if arrays else ():
                 kind = handle.get_slice(name).get_dtype()
-                if kind == "BF16" or kind.startswith("F8"):
+                if kind.startswith("F8"):
                     raise ValueError(
                         f"[{who}] {path}: {name!r} is stored as {kind}, which NumPy lacks; expected F32"
                     )
+                if kind == "BF16":
+                    _check_bfloat16(who, path, name)
                 state[name] = handle.get_tensor(name)
     except SafetensorError as error:
         raise ValueError(f"[{who}] {path} is damaged or not a safetensors file ({error})") from None
     return state, metadata
+
+
+def _check_bfloat16(who: str, path: str | os.PathLike[str], name: str) -> None:
+    """Where ml_dtypes is missing the library's own error would say little."""
+    try:
+        bfloat16_dtype(who, f"{path}: {name!r}")
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 def _compare(path: str | os.PathLike[str], state: dict[str, np.ndarray], expected: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from fastarch.arrays import is_float
+from fastarch.arrays import bfloat16_dtype, is_float, is_half
 from fastarch.autograd import Array
 from fastarch.tensors import Tensor, tensor
 
@@ -52,6 +52,7 @@ class Module:
 
     training: bool = True
     _buffers: Mapping[str, bool] = {}  # name -> whether it is part of the state dict
+    _keeps_float32 = False  # whether its own parameters and buffers stay float32 beside 16-bit ones
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(f"[{type(self).__name__}] a module needs a method forward")
@@ -207,18 +208,22 @@ class Module:
 
     def to(self: Self, target: Any) -> Self:
         """Moves parameters, gradients and buffers: to "cpu" (NumPy), to "cuda" (CuPy), or to a floating-point
-        type.
+        type, float32, float64, float16 or bfloat16 (from ml_dtypes).
 
-        Raises RuntimeError when CuPy or a device is missing, ValueError for another name, TypeError for
-        another type.
+        Layers that take statistics, such as batch norms, keep float32 where the others get 16 bits. Raises
+        RuntimeError when CuPy or a device is missing, ValueError for another name, TypeError for another
+        type.
         """
-        convert = _mover(target)
-        for parameter in self.parameters():
-            parameter.data = convert(parameter.data)
-            parameter.mark_changed()
-            if parameter.grad is not None:
-                parameter.grad = convert(parameter.grad)
+        narrow = _mover(target)
+        wide = _mover(np.float32) if _is_half_type(target) else narrow
         for module in self.modules():
+            convert = wide if module._keeps_float32 else narrow
+            for value in vars(module).values():
+                if isinstance(value, Parameter):
+                    value.data = convert(value.data)
+                    value.mark_changed()
+                    if value.grad is not None:
+                        value.grad = convert(value.grad)
             for name in module._buffers:
                 setattr(module, name, convert(getattr(module, name)))
         return self
@@ -289,9 +294,20 @@ def _mover(target: Any) -> Any:
         import cupy
 
         return cupy.asarray
-    if isinstance(target, str) and target not in ("float32", "float64"):
-        raise ValueError(f"[to] got {target!r}, expected 'cpu', 'cuda', float32 or float64")
-    dtype = np.dtype(target)
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"[to] got {dtype}, expected float32 or float64")
-    return lambda array: array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
+    if isinstance(target, str) and target not in _TYPES:
+        raise ValueError(f"[to] got {target!r}, expected 'cpu', 'cuda', {', '.join(_TYPES)}")
+    dtype = _dtype_of(target)
+    if str(dtype) not in _TYPES:
+        raise TypeError(f"[to] got {dtype}, expected {', '.join(_TYPES)}")
+    return lambda array: array.astype(dtype, copy=False) if is_float(array.dtype) else array
+
+
+_TYPES = ("float32", "float64", "float16", "bfloat16")
+
+
+def _dtype_of(target: Any) -> np.dtype:
+    return bfloat16_dtype("to", "the type") if target == "bfloat16" else np.dtype(target)
+
+
+def _is_half_type(target: Any) -> bool:
+    return not (isinstance(target, str) and target in ("cpu", "cuda")) and is_half(_dtype_of(target))

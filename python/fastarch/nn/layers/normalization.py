@@ -16,6 +16,7 @@ from fastarch.tensors import Tensor, as_tensor
 class _BatchNorm(Module):
     """What the batch norms share; they differ in the number of axes that they take."""
 
+    _keeps_float32 = True
     running_mean: Array
     running_var: Array
     num_batches_tracked: Array
