@@ -74,8 +74,8 @@ class EstimatorPredictor:
     def read(self, path: str, invert: bool = False, whole: bool = False) -> list[tuple[str, np.ndarray]]:
         """The samples in a file: (name, [1, D]) for each, scaled as in training.
 
-        Pictures as `read_pictures` takes them, or for an estimator of a table .npy, .npz [N, D] or a .csv with
-        the same columns as in training. Raises FileNotFoundError or ValueError.
+        Pictures as `read_pictures` takes them, or for an estimator of a table .npy, .npz [N, D] or a .csv
+        with the same columns as in training. Raises FileNotFoundError or ValueError.
         """
         if self.features.pictures is not None:
             adapt = self.features.pictures.adapt
@@ -86,7 +86,8 @@ class EstimatorPredictor:
         x = x.reshape(-1, x.shape[-1] if x.ndim else 1)
         if x.shape[1] != width or x.dtype.kind not in "fiub":
             raise ValueError(
-                f"[predict] {path} holds {x.dtype} with {x.shape[1]} features, expected {width} numbers a sample"
+                f"[predict] {path} holds {x.dtype} with {x.shape[1]} features, "
+                f"expected {width} numbers a sample"
             )
         names = [str(path)] if len(x) == 1 else [f"{path}[{i}]" for i in range(len(x))]
         return [(name, self.features.rows(x[i : i + 1])) for i, name in enumerate(names)]
