@@ -26,10 +26,28 @@ def map_of_digits(figures: dict) -> None:
     assert drawn == {"colours.png", "u_matrix.png", "codebook.png", "regions.png"}
 
 
+def few_labels(figures: dict) -> None:
+    assert figures["better"] == figures["seeds"] == 1
+    assert figures["pretrained"] > 0.86
+
+
+def features_of_digits(figures: dict) -> None:
+    assert figures["features"] > figures["pixels"] + 0.08
+    assert figures["features"] > 0.88
+
+
+def recommendation(figures: dict) -> None:
+    assert figures["machine"] < 0.7 * figures["mean"]
+    assert figures["recommended"] > figures["unseen"] + 0.5
+
+
 # What must be true of the figures that an example's main() returns; an example without a check fails.
 CHECKS: dict[str, Callable[[dict], None]] = {
     "deep_stacking": deep_stacking,
+    "features_of_digits": features_of_digits,
+    "few_labels": few_labels,
     "map_of_digits": map_of_digits,
+    "recommendation": recommendation,
 }
 
 
