@@ -1,28 +1,34 @@
 // Recurrent layers: RNN, LSTM and GRU over the steps of a sequence. The inputs' share of the gates and the
 // weight gradients are products over all steps, computed before and after; here is what goes step by step.
 #include "ops/recurrent.h"
+#include "recurrent/cluster.h"
 #include "recurrent/persistent.h"
 #include "recurrent/step.h"
 
 namespace fastarch::cuda {
 namespace {
 
-// Runs `persistent` where the caller wants it or it is the better choice, else `steps`. Beyond a hundred or
-// so sequences a step is arithmetic, which the blocked multiply does best; below, it is waiting, and of that
-// the grid barrier costs less than two launches and weights read anew.
-template <class Persistent, class Steps>
+// Runs `persistent` where the caller wants it or it is the better choice, `clusters` where the caller wants
+// them, else `steps`. Beyond a hundred or so sequences a step is arithmetic, which the blocked multiply does
+// best; below, it is waiting, and of that the grid barrier costs less than two launches and weights read
+// anew.
+template <class Persistent, class Clusters, class Steps>
 void run(const char* name, const Recurrence& recurrence, Algorithm algorithm, Persistent&& persistent,
-         Steps&& steps) {
-  if (recurrence.sequences == 0 || recurrence.units == 0) return;
-  const bool wanted =
-      algorithm == Algorithm::persistent ||
-      (algorithm == Algorithm::automatic && recurrence.steps > 1 && recurrence.sequences <= kMostSequences);
-  if (wanted) {
-    const char* const refusal = persistent_refusal(recurrence);
-    if (!refusal && persistent()) return;
-    check(algorithm == Algorithm::automatic, name, "algorithm 'persistent': ",
-          refusal ? refusal : "the weights do not fit the device's shared memory, expected fewer units");
-  }
+         Clusters&& clusters, Steps&& steps) {
+  if (recurrence.sequences == 0 || recurrence.units == 0 || recurrence.steps == 0) return;
+  const bool automatic = algorithm == Algorithm::automatic;
+  if (algorithm == Algorithm::step ||
+      (automatic && (recurrence.steps == 1 || recurrence.sequences > kMostSequences)))
+    return steps();
+  const bool in_clusters = algorithm == Algorithm::cluster;
+  const char* const refusal = resident_refusal(recurrence);
+  if (!refusal && (in_clusters ? clusters() : persistent())) return;
+  check(automatic, name, "algorithm '", in_clusters ? "cluster" : "persistent", "': ",
+        refusal ? refusal
+        : in_clusters
+            ? "the device has no clusters (sm_90 and later do), or the weights do not fit the shared "
+              "memory of one, expected fewer units"
+            : "the weights do not fit the device's shared memory, expected fewer units");
   steps();
 }
 
@@ -34,6 +40,7 @@ void recurrent_forward(const T* w_hh, const T* b_n, T* gates, T* h, T* c, T* y, 
   run(
       "recurrent_forward", recurrence, algorithm,
       [&] { return forward_persistent(w_hh, b_n, gates, h, c, y, extra, recurrence, stream); },
+      [&] { return forward_clusters(w_hh, b_n, gates, h, c, y, extra, recurrence, stream); },
       [&] {
         if (recurrence.cell == Cell::gru_reset_before)
           forward_steps_reset_before(w_hh, gates, h, y, recurrence, stream);
@@ -50,6 +57,9 @@ void recurrent_backward(const T* w_hh, const T* gates, const T* dy, const T* ext
       "recurrent_backward", recurrence, algorithm,
       [&] {
         return backward_persistent(w_hh, gates, dy, extra, previous, dh, dc, da, da_h, recurrence, stream);
+      },
+      [&] {
+        return backward_clusters(w_hh, gates, dy, extra, previous, dh, dc, da, da_h, recurrence, stream);
       },
       [&] {
         if (recurrence.cell == Cell::gru_reset_before)

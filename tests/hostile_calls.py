@@ -195,8 +195,8 @@ def hostile_values(name: str, value: Any) -> Iterator[tuple[Any, bool]]:
     elif name == "cell":
         yield from ((wrong, True) for wrong in (-1, 0, 1, 3, 4, 5, 2**31, 2**63, 1.5))
     elif name == "algorithm":
-        yield from ((wrong, True) for wrong in (-1, 3, 2**31, 2**63, 1.5))
-        yield 2, False
+        yield from ((wrong, True) for wrong in (-1, 4, 2**31, 2**63, 1.5))
+        yield from ((other, False) for other in (2, 3))
     elif name == "sizes":
         for wrong in ([2, 3], [3, 3], [4, 1], [6, -1], [5], [], [2**62, 2**62], [2**63], [1.5], [None]):
             yield wrong, True

@@ -40,8 +40,10 @@ EVERYWHERE = {
     "early_copy": "wrong result for",
     "early_exit": "barrier not reached by all threads: it",
     "leaked_buffer": "[leaked_buffer] leaked 2 device buffers (512 bytes)",
+    "left_cluster": "of the cluster have exited, and its memory with them",
     "livelock": "no thread has passed a barrier or exited for 10000 scheduling points",
     "missing_barrier": "wrong result for",
+    "missing_cluster_barrier": "wrong result for",
     "missing_copy_wait": "wrong result for 50 of 50 seeds",
     "missing_warp_barrier": "wrong result for",
     "partial_warp": "needs all 32 lanes of a warp, but only 0xfffff are there",
@@ -92,6 +94,7 @@ OPERATIONS = {
     "semantics": [
         "atomics",
         "barrier_votes",
+        "clusters",
         "divergent_grid_barrier",
         "fresh_shared_memory",
         "grid_barrier",

@@ -188,6 +188,7 @@ RECURRENT += [
     ("lstm", {"zoneout_cell": -1}, ValueError, "zoneout_cell is -1"),
     ("lstm", {"stream": 3}, TypeError, r"stream is 3, expected \(seed, offset\) or None"),
     ("lstm", {"stream": (1, -2)}, ValueError, "offset of stream is -2"),
+    ("gru", {"zoneout": 0.5, "algorithm": "cluster"}, ValueError, "'cluster' has no projection"),
     ("gru", {"zoneout": 0.5, "algorithm": "persistent"}, ValueError, "'persistent' has no projection"),
     ("lstm_backward", {"saved": saved_by("rnn")}, TypeError, "saved is <saved by rnn"),
     ("gru", {"algorithm": "fast"}, ValueError, "algorithm is 'fast'"),

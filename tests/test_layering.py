@@ -17,12 +17,12 @@ PACKAGE = ROOT / "python" / "fastarch"
 
 # Lowest first. A module imports its own layer's package and what is below, never what is above or beside it.
 LAYERS = (
-    {"backends", "precisions"},
+    {"backends", "capturing", "precisions"},
     {"arrays"},
     {"random"},
     {"ops", "information", "progress"},
     {"autograd", "shape_functions", "tensor_functions", "tensors"},
-    {"nn", "optim"},
+    {"cuda", "nn", "optim"},
     {"models", "io", "data"},
     {"plots"},
     {"estimators"},

@@ -4,8 +4,11 @@ sequences.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,7 +37,7 @@ def random_call(kind: str, rng: np.random.Generator) -> dict[str, Any]:
         more |= {"b_ih": None, "b_hh": None}
     if kind == "rnn" and rng.random() < 0.5:
         more["nonlinearity"] = "relu"
-    more["algorithm"] = str(rng.choice(["auto", "step", "persistent"]))
+    more["algorithm"] = str(rng.choice(["auto", "step", "persistent", "cluster"]))
     without = tuple(name for name in ("dy", "dhn", "dcn") if rng.random() < 0.2)
     return cases._make_backward(kind, "random", more, without, rng, dtype)
 
@@ -95,6 +98,8 @@ def test_random_configurations(kind: str, backend: Backend, count_configurations
     number = max(1, round(NUMBER.get(backend.name, 300) * SCALE))
     for index in range(number):
         call = random_call(kind, np.random.default_rng([index, len(kind), 7]))
+        if call["algorithm"] == "cluster" and not has_clusters(backend):
+            call["algorithm"] = "step"
         outputs, gradients = torch_reference(kind, call)
         try:
             compare(kind, call, outputs, gradients, backend)
@@ -175,11 +180,20 @@ def forward_and_gradients(
     return [backend.host(output) for output in outputs]
 
 
+RESIDENT = ("persistent", "cluster")  # the algorithms that keep the weights in shared memory
+
+
+def has_clusters(backend: Backend) -> bool:
+    """Where the algorithm 'cluster' can be named: on sm_90 and later, and where it is ignored."""
+    return backend.name != "cuda" or int(backend.xp.cuda.Device().compute_capability) >= 90
+
+
 def agree(kind: str, call: dict[str, Any], backend: Backend) -> None:
-    persistent = forward_and_gradients(kind, call, "persistent", backend)
     step = forward_and_gradients(kind, call, "step", backend)
-    for one, other in zip(persistent, step, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
+    for algorithm in RESIDENT if has_clusters(backend) else RESIDENT[:1]:
+        resident = forward_and_gradients(kind, call, algorithm, backend)
+        for one, other in zip(resident, step, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11, err_msg=algorithm)
 
 
 on_kernels = pytest.mark.backends("emulator", "cuda")
@@ -205,24 +219,42 @@ def test_algorithms_agree_on_lengths(kind: str, reverse: bool, backend: Backend)
 
 
 @pytest.mark.backends("emulator")
+@pytest.mark.parametrize("algorithm", RESIDENT)
 @pytest.mark.parametrize("kind", cases.KINDS)
-def test_persistent_kernel_under_random_schedules(kind: str, backend: Backend, count_configurations) -> None:
-    """The same bits for every order of the threads and every number of blocks that share the units."""
+def test_resident_kernels_under_random_schedules(
+    kind: str, algorithm: str, backend: Backend, count_configurations
+) -> None:
+    """The same bits for every order of the threads and every number of blocks that share the work."""
     from fastarch import _emulator
 
     seeds = max(1, round(200 * SCALE))
     call = sequence(kind, (4, 3, 2, 7), backend) | {"lengths": [2, 4, 3], "reverse": True}
     agree(kind, call, backend)
-    want = [a.tobytes() for a in forward_and_gradients(kind, call, "persistent", backend)]
+    want = [a.tobytes() for a in forward_and_gradients(kind, call, algorithm, backend)]
     try:
         for seed in range(seeds):
             _emulator.set_seed(seed)
             _emulator.set_multiprocessors((1, 2, 3, 7)[seed % 4])
-            got = forward_and_gradients(kind, call, "persistent", backend)
+            got = forward_and_gradients(kind, call, algorithm, backend)
             assert [a.tobytes() for a in got] == want, f"seed {seed}"
     finally:
         _emulator.set_multiprocessors(2)
-    count_configurations(f"schedules of the persistent {kind} kernel", seeds)
+    count_configurations(f"schedules of the {algorithm} {kind} kernel", seeds)
+
+
+@pytest.mark.backends("emulator")
+@pytest.mark.parametrize("kind", cases.KINDS)
+def test_sequences_are_split_over_clusters(kind: str, backend: Backend) -> None:
+    """16 and more multiprocessors run two clusters and more at once, each with a band of the sequences."""
+    from fastarch import _emulator
+
+    call = sequence(kind, (3, 13, 2, 9), backend) | {"lengths": [3, 1, 2, 3, 1, 1, 2, 3, 3, 2, 1, 1, 2]}
+    try:
+        for count in (16, 24, 132):
+            _emulator.set_multiprocessors(count)
+            agree(kind, call, backend)
+    finally:
+        _emulator.set_multiprocessors(2)
 
 
 @pytest.mark.backends("emulator")
@@ -233,13 +265,16 @@ def test_weights_that_do_not_fit(backend: Backend) -> None:
     assert all(np.array_equal(one, other) for one, other in zip(automatic, step, strict=True))
     with pytest.raises(ValueError, match="the weights do not fit the device's shared memory"):
         backend.call("lstm", {**call, "algorithm": "persistent"})
+    with pytest.raises(ValueError, match=r"algorithm 'cluster': .* do not fit the shared memory of one"):
+        backend.call("lstm", {**sequence("lstm", (2, 2, 2, 400), backend), "algorithm": "cluster"})
 
 
 @on_kernels
-def test_what_the_persistent_kernel_does_not_take(backend: Backend) -> None:
-    call = sequence("gru", (3, 2, 2, 4), backend) | {"algorithm": "persistent"}
-    with pytest.raises(ValueError, match="reset gate before the product"):
-        backend.call("gru", {**call, "reset_before": True})
+@pytest.mark.parametrize("algorithm", RESIDENT)
+def test_what_the_resident_kernels_do_not_take(algorithm: str, backend: Backend) -> None:
+    call = sequence("gru", (3, 2, 2, 4), backend) | {"algorithm": algorithm, "reset_before": True}
+    with pytest.raises(ValueError, match=rf"algorithm '{algorithm}': the reset gate before the product"):
+        backend.call("gru", call)
 
 
 @pytest.mark.backends("numpy", "cpu", "cuda")
@@ -267,6 +302,27 @@ def test_torch_tensors_come_back_as_torch_tensors() -> None:
     assert grads.b_ih is None
     h = fa.ops.gru_cell(x[0], None, torch.randn(15, 4), torch.randn(15, 5))
     assert isinstance(h, torch.Tensor)
+
+
+def test_arrays_in_two_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Host and device arrays do not mix, whichever comes first."""
+    cupy = ModuleType("cupy")
+
+    class ndarray:  # what the check looks at
+        dtype, device = np.dtype(np.float32), SimpleNamespace(id=1)
+
+    cupy.ndarray = ndarray  # type: ignore[attr-defined]
+    cupy.cuda = SimpleNamespace(Device=lambda index: contextlib.nullcontext())  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    call = cases._make("lstm", "primes", {}, np.random.default_rng(0), np.dtype(np.float32))
+    with pytest.raises(
+        TypeError, match=r"\[lstm\] w_hh is in CUDA device 1 memory, expected host memory as x is"
+    ):
+        fa.ops.lstm(**{**call, "w_hh": ndarray()})
+    with pytest.raises(
+        TypeError, match=r"\[lstm\] h0 is in host memory, expected CUDA device 1 memory as x is"
+    ):
+        fa.ops.lstm(**{**call, "x": ndarray()})
 
 
 def test_backward_can_be_called_twice() -> None:

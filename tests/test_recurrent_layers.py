@@ -329,10 +329,52 @@ def test_bad_arguments(make: Any, error: type[Exception], match: str) -> None:
         make()
 
 
+FULL: list[tuple[str, dict[str, Any]]] = [
+    ("RNN", {"num_layers": 2, "bidirectional": True}),
+    ("GRU", {"num_layers": 2, "bidirectional": True, "layer_norm": True}),
+    ("GRU", {"num_layers": 2, "reset_before": True}),
+    ("LSTM", {"num_layers": 2, "bidirectional": True}),
+    (
+        "LSTM",
+        {"num_layers": 2, "bidirectional": True, "proj_size": 3, "layer_norm": True, "batch_first": True},
+    ),
+    ("LSTM", {"num_layers": 2, "zoneout": 0.3, "zoneout_cell": 0.3, "dropout": 0.4, "dropconnect": 0.3}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), FULL, ids=str)
+def test_full_backpropagation_through_time_against_differences(kind: str, options: dict[str, Any]) -> None:
+    """Every parameter, the input and the first states of a deep layer with a head and a loss on it."""
+    rng = np.random.default_rng(7)
+    layer = getattr(nn, kind)(3, 5, **options, dtype=np.float64)
+    head = nn.Linear(layer.output_size * layer.directions, 4, dtype=np.float64)
+    x = fa.tensor(rng.standard_normal((6, 6, 3)), requires_grad=True)
+    h = fa.tensor(rng.standard_normal((2 * layer.directions, 6, layer.output_size)), requires_grad=True)
+    c = fa.tensor(rng.standard_normal((2 * layer.directions, 6, 5)), requires_grad=True)
+    leaves = [x, h, *([c] if kind == "LSTM" else []), *layer.parameters(), *head.parameters()]
+    target = rng.integers(0, 4, 36)
+
+    def loss() -> Any:
+        fa.manual_seed(3)  # the same masks each time
+        y, _ = layer(x, (h, c) if kind == "LSTM" else h, lengths=[6, 2, 4, 1, 6, 3])
+        return nn.functional.cross_entropy(head(y).reshape(36, 4), target)
+
+    loss().backward()
+    for index, leaf in enumerate(leaves):
+        direction = rng.standard_normal(leaf.shape)
+        ends = []
+        for step in (3e-6, -6e-6):
+            leaf.data += step * direction
+            ends.append(loss().item())
+        leaf.data += 3e-6 * direction
+        slope = float((leaf.grad * direction).sum())
+        assert abs(slope - (ends[0] - ends[1]) / 6e-6) < 1e-7, f"leaf {index} of {kind} {options}"
+
+
 def test_nothing_is_kept_after_a_step() -> None:
-    """Memory after many training steps is what it was after the first ones."""
+    """Memory after many training steps of a long sequence is what it was after the first ones."""
     layer = nn.LSTM(8, 16, 2)
-    x = np.random.default_rng(0).standard_normal((200, 4, 8)).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((2000, 2, 8)).astype(np.float32)
 
     def step() -> None:
         layer.zero_grad()

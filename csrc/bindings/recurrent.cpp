@@ -17,8 +17,8 @@ Cell cell_of(const char* op, int number) {
 }
 
 Algorithm algorithm_of(const char* op, int number) {
-  check(number >= 0 && number <= static_cast<int>(Algorithm::persistent), op, "algorithm is ", number,
-        ", expected 0 to 2");
+  check(number >= 0 && number <= static_cast<int>(Algorithm::cluster), op, "algorithm is ", number,
+        ", expected 0 to 3");
   return static_cast<Algorithm>(number);
 }
 

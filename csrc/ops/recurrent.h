@@ -23,10 +23,11 @@ struct Recurrence {
   bool reverse;
 };
 
-// Step by step, or all steps in one cooperative kernel that keeps w_hh in shared memory; `automatic` chooses.
-// The persistent kernel takes every cell but gru_reset_before, whose two products a step would need a barrier
-// each, where the weights fit; asked for where it cannot run, it throws std::invalid_argument.
-enum class Algorithm { automatic = 0, step = 1, persistent = 2 };
+// Step by step; or all steps in one cooperative kernel that keeps w_hh in the shared memory of all blocks; or
+// in clusters, each with a copy of w_hh in its shared memory and sequences of its own. `automatic` chooses
+// between the first two. The latter two take every cell but gru_reset_before, whose two products a step would
+// need a barrier each, where the weights fit; asked for where it cannot run, it throws std::invalid_argument.
+enum class Algorithm { automatic = 0, step = 1, persistent = 2, cluster = 3 };
 
 // One declaration per device, in the namespaces below.
 //

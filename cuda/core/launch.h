@@ -67,19 +67,16 @@ void allow_shared(const CallSite& site, Kernel* kernel, size_t dynamic_shared) {
 }
 
 template <class... Params, class... Args>
-void launch_with(const CallSite& site, bool cooperative, void (*kernel)(Params...), dim3 grid, dim3 block,
-                 size_t dynamic_shared, Stream stream, Args&&... args) {
+void launch_with(const CallSite& site, cudaLaunchAttribute* attribute, void (*kernel)(Params...), dim3 grid,
+                 dim3 block, size_t dynamic_shared, Stream stream, Args&&... args) {
   allow_shared(site, kernel, dynamic_shared);
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeCooperative;
-  attribute.val.cooperative = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = dynamic_shared;
   config.stream = static_cast<cudaStream_t>(stream);
-  config.attrs = &attribute;
-  config.numAttrs = cooperative ? 1 : 0;
+  config.attrs = attribute;
+  config.numAttrs = attribute ? 1 : 0;
   check_cuda(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...), "cudaLaunchKernelEx", site);
 }
 
@@ -88,7 +85,7 @@ void launch_with(const CallSite& site, bool cooperative, void (*kernel)(Params..
 template <class... Params, class... Args>
 void launch(const CallSite& name, void (*kernel)(Params...), dim3 grid, dim3 block, size_t dynamic_shared,
             Stream stream, Args&&... args) {
-  launch_with(name, false, kernel, grid, block, dynamic_shared, stream, std::forward<Args>(args)...);
+  launch_with(name, nullptr, kernel, grid, block, dynamic_shared, stream, std::forward<Args>(args)...);
 }
 
 // The same for a kernel that uses grid_sync() (core/cooperative.h): all its blocks are resident at once, so
@@ -96,7 +93,10 @@ void launch(const CallSite& name, void (*kernel)(Params...), dim3 grid, dim3 blo
 template <class... Params, class... Args>
 void launch_cooperative(const CallSite& name, void (*kernel)(Params...), dim3 grid, dim3 block,
                         size_t dynamic_shared, Stream stream, Args&&... args) {
-  launch_with(name, true, kernel, grid, block, dynamic_shared, stream, std::forward<Args>(args)...);
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeCooperative;
+  attribute.val.cooperative = 1;
+  launch_with(name, &attribute, kernel, grid, block, dynamic_shared, stream, std::forward<Args>(args)...);
 }
 
 // The most blocks that a cooperative launch of `kernel` may have on the current device.

@@ -3,7 +3,9 @@
 #include <sstream>
 #include <string>
 
+#include "emulator/control.h"
 #include "scheduler.h"
+#include "shared_memory.h"
 
 namespace fastarch::emulator {
 namespace {
@@ -58,11 +60,45 @@ int Scheduler::block_barrier(const Site& site, Vote vote, bool predicate) {
 void Scheduler::grid_barrier(const Site& site) {
   const Mode mode(false);
   Thread& self = thread_at(site);
-  if (!cooperative_) fail(self, text(site), " in a launch that is not cooperative");
-  if (!arrive(grid_barrier_, self, site, static_cast<uint32_t>(threads_.size()), exited_))
+  if (together_ != Together::grid) fail(self, text(site), " in a launch that is not cooperative");
+  meet_all(site);
+}
+
+void Scheduler::cluster_barrier(const Site& site) {
+  const Mode mode(false);
+  cluster_rank(site);
+  meet_all(site);
+}
+
+void Scheduler::meet_all(const Site& site) {
+  Thread& self = thread_at(site);
+  if (!arrive(common_barrier_, self, site, static_cast<uint32_t>(threads_.size()), exited_))
     return wait(self, site);
   for (const Thread& thread : threads_) make_ready(thread);
   leave(self);
+}
+
+uint32_t Scheduler::cluster_rank(const Site& site) const {
+  const Mode mode(false);
+  const Thread& self = thread_at(site);
+  if (together_ != Together::cluster) fail(self, text(site), " in a launch without clusters");
+  return static_cast<uint32_t>(self.block - blocks_.data());
+}
+
+void* Scheduler::map_shared_rank(const Site& site, void* shared, int rank) const {
+  const Mode mode(false);
+  const Thread& self = thread_at(site);
+  cluster_rank(site);
+  if (rank < 0 || static_cast<size_t>(rank) >= blocks_.size())
+    fail(self, text(site), ": rank ", rank, " of a cluster of ", blocks_.size(), " blocks");
+  const int64_t offset = static_cast<char*>(shared) - self.block->shared;
+  if (offset < 0 || offset >= static_cast<int64_t>(device().shared_per_block + kSharedZones))
+    fail(self, text(site), ": the address is not one of this block's shared memory");
+  const Block& block = blocks_[static_cast<size_t>(rank)];
+  if (block.exited > 0)
+    fail(self, text(site), ": threads of block ", rank,
+         " of the cluster have exited, and its memory with them");
+  return block.shared + offset;
 }
 
 uint64_t Scheduler::warp_meet(const Site& site, uint32_t mask, uint64_t value, uint32_t source, bool is_vote,
@@ -149,6 +185,14 @@ int block_barrier(const Site& site, Vote vote, bool predicate) {
 }
 
 void grid_barrier(const Site& site) { scheduler.grid_barrier(site); }
+
+void cluster_barrier(const Site& site) { scheduler.cluster_barrier(site); }
+
+unsigned cluster_rank(const Site& site) { return scheduler.cluster_rank(site); }
+
+void* map_shared_rank(const Site& site, void* shared, int rank) {
+  return scheduler.map_shared_rank(site, shared, rank);
+}
 
 void yield(const Site& site) { scheduler.yield(site); }
 

@@ -66,22 +66,32 @@ bool is_cooperative(const cudaLaunchConfig_t& config) {
   return false;
 }
 
+// Blocks of a cluster, 0 without clusters; they lie along x.
+unsigned cluster_size(const cudaLaunchConfig_t& config) {
+  for (unsigned i = 0; i < config.numAttrs; ++i)
+    if (config.attrs[i].id == cudaLaunchAttributeClusterDimension) return config.attrs[i].val.clusterDim.x;
+  return 0;
+}
+
 uint3 block_at(const dim3& grid, uint64_t i) {
   return {static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x % grid.y),
           static_cast<unsigned>(i / (uint64_t{grid.x} * grid.y))};
 }
 
-void run_in_turn(const dim3& grid, const dim3& block, const Kernel& kernel, uint64_t seed) {
+// `size` blocks that follow each other at once, one such cluster after the other; 1: blocks alone.
+void run_in_turn(const dim3& grid, const dim3& block, const Kernel& kernel, uint64_t seed, unsigned size,
+                 Scheduler::Together together) {
   Scheduler& threads = scheduler;
-  threads.reset(1, block, false, kernel, seed);
-  // i -> i + step modulo the number of blocks, with a step prime to it, meets each block once.
-  const uint64_t blocks = volume(grid);
-  uint64_t at = threads.random.next() % blocks, step = threads.random.next() % blocks;
-  while (std::gcd(step, blocks) != 1) ++step;
-  for (uint64_t done = 0; done < blocks; ++done, at = (at + step) % blocks) {
-    const uint3 index = block_at(grid, at);
+  threads.reset(size, block, together, kernel, seed);
+  // i -> i + step modulo the number of clusters, with a step prime to it, meets each once.
+  const uint64_t clusters = volume(grid) / size;
+  uint64_t at = threads.random.next() % clusters, step = threads.random.next() % clusters;
+  while (std::gcd(step, clusters) != 1) ++step;
+  std::vector<uint3> indices(size);
+  for (uint64_t done = 0; done < clusters; ++done, at = (at + step) % clusters) {
+    for (unsigned b = 0; b < size; ++b) indices[b] = block_at(grid, at * size + b);
     if (done > 0) shared_memory().fill();
-    threads.run_blocks(&index, shared_memory().blocks());
+    threads.run_blocks(indices.data(), shared_memory().blocks());
     shared_memory().check();
   }
 }
@@ -91,7 +101,7 @@ void run_at_once(const dim3& grid, const dim3& block, const Kernel& kernel, uint
   std::vector<uint3> indices;
   indices.reserve(blocks);
   for (uint64_t i = 0; i < blocks; ++i) indices.push_back(block_at(grid, i));
-  scheduler.reset(static_cast<uint32_t>(blocks), block, true, kernel, seed);
+  scheduler.reset(static_cast<uint32_t>(blocks), block, Scheduler::Together::grid, kernel, seed);
   scheduler.run_blocks(indices.data(), shared_memory().blocks());
   shared_memory().check();
 }
@@ -169,10 +179,22 @@ cudaError_t run(const cudaLaunchConfig_t& config, const Kernel& kernel) {
       return set_error(cudaErrorCooperativeLaunchTooLarge,
                        concat("a cooperative launch of ", volume(grid), " blocks, the device holds ", most));
   }
+  constexpr unsigned kMostInCluster = 8;  // what every device with clusters takes
+  const unsigned cluster = cluster_size(config);
+  if (cluster > kMostInCluster || (cluster > 0 && grid.x % cluster != 0))
+    return set_error(cudaErrorInvalidConfiguration,
+                     concat("grid ", shape(grid), " in clusters of ", cluster, ", expected a divisor of ",
+                            grid.x, " up to ", kMostInCluster));
   try {
     const uint64_t seed = next_seed();
-    const Launch launch(grid, block, cooperative ? volume(grid) : 1, config.dynamicSmemBytes);
-    (cooperative ? run_at_once : run_in_turn)(grid, block, kernel, seed);
+    const unsigned at_once = cluster > 0 ? cluster : 1;
+    const Launch launch(grid, block, cooperative ? volume(grid) : at_once, config.dynamicSmemBytes);
+    if (cooperative) {
+      run_at_once(grid, block, kernel, seed);
+    } else {
+      run_in_turn(grid, block, kernel, seed, at_once,
+                  cluster > 0 ? Scheduler::Together::cluster : Scheduler::Together::block);
+    }
   } catch (const Fault& fault) {
     return set_error(cudaErrorLaunchFailure, fault.what());
   } catch (const std::bad_alloc&) {

@@ -33,13 +33,13 @@ bool same(const Site& a, const Site& b) {
 
 Scheduler scheduler;
 
-void Scheduler::reset(uint32_t blocks, dim3 block, bool cooperative, const Kernel& kernel, uint64_t seed) {
+void Scheduler::reset(uint32_t blocks, dim3 block, Together together, const Kernel& kernel, uint64_t seed) {
   const bool same_shape =
       blocks_.size() == blocks && shape_.x == block.x && shape_.y == block.y && shape_.z == block.z;
   kernel_ = kernel;
-  cooperative_ = cooperative;
+  together_ = together;
   random = Random(seed);
-  grid_barrier_ = {};
+  common_barrier_ = {};
   failure_.clear();
   if (same_shape) return;
   shape_ = block;
@@ -185,9 +185,9 @@ void Scheduler::exit_thread(Thread& thread) {
     if (block.barrier.arrived > 0)
       fail(thread, "barrier not reached by all threads: it exited, but ", block.barrier.arrived,
            " of its block wait in ", text(block.barrier.site));
-    if (grid_barrier_.arrived > 0)
-      fail(thread, "barrier not reached by all threads: it exited, but ", grid_barrier_.arrived,
-           " of the grid wait in ", text(grid_barrier_.site));
+    if (common_barrier_.arrived > 0)
+      fail(thread, "barrier not reached by all threads: it exited, but ", common_barrier_.arrived,
+           " of all blocks wait in ", text(common_barrier_.site));
     if (warp.meetings > 0) settle_warp(block, warp_number);
   } catch (const Fault& fault) {
     record(fault.what());

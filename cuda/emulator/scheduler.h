@@ -102,13 +102,17 @@ struct Block {
 
 class Scheduler {
  public:
-  // Makes room for `blocks` blocks of shape `block` at once.
-  void reset(uint32_t blocks, dim3 block, bool cooperative, const Kernel& kernel, uint64_t seed);
+  // Makes room for `blocks` blocks of shape `block` at once: one, the blocks of a cluster or of a grid.
+  enum class Together { block, cluster, grid };
+  void reset(uint32_t blocks, dim3 block, Together together, const Kernel& kernel, uint64_t seed);
   // Runs blocks, placed at the given indices, to their end. Throws Fault; nothing is left running then.
   void run_blocks(const uint3* indices, char* const* shared);
 
   int block_barrier(const Site& site, Vote vote, bool predicate);
   void grid_barrier(const Site& site);
+  void cluster_barrier(const Site& site);
+  uint32_t cluster_rank(const Site& site) const;
+  void* map_shared_rank(const Site& site, void* shared, int rank) const;
   uint64_t warp_meet(const Site& site, uint32_t mask, uint64_t value, uint32_t source, bool is_vote,
                      Collective collective = nullptr);
   void warp_collective(const Site& site, void* part, Collective collective);
@@ -152,6 +156,7 @@ class Scheduler {
   void make_ready(const Thread& thread);
   void drop_copies();
   Thread* pick();
+  void meet_all(const Site& site);
   bool arrive(Barrier& barrier, const Thread& self, const Site& site, uint32_t all, uint32_t exited);
   void settle_warp(Block& block, uint32_t warp_number);
   void complete_meeting(Block& block, uint32_t warp_number, uint32_t number);
@@ -162,14 +167,14 @@ class Scheduler {
 
   Kernel kernel_{};
   dim3 shape_;
-  bool cooperative_ = false;
+  Together together_ = Together::block;
   uint32_t threads_per_block_ = 0, warps_per_block_ = 0;
   std::vector<Block> blocks_;
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;
   std::vector<uint32_t> ready_, everyone_;  // numbers of threads that can run, started or not
   uint32_t ready_count_ = 0, exited_ = 0;
-  Barrier grid_barrier_;
+  Barrier common_barrier_;   // of all blocks that run at once: a grid or a cluster
   uint64_t idle_steps_ = 0;  // scheduling points since a barrier was passed or a thread exited
   Thread* current_ = nullptr;
   Fiber host_;

@@ -17,7 +17,6 @@ namespace fastarch::emulator {
 namespace {
 
 constexpr size_t kZone = 128, kAlign = 128;
-constexpr size_t kZonesTotal = 64 * 1024;  // room for the zones of some hundred variables
 constexpr unsigned char kPattern = 0xCB;
 
 size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -37,7 +36,7 @@ void SharedMemory::Release::operator()(char* memory) const {
 }
 
 void SharedMemory::begin(size_t blocks, size_t dynamic) {
-  const size_t capacity = device().shared_per_block + kZonesTotal;
+  const size_t capacity = device().shared_per_block + kSharedZones;
   if (capacity != capacity_) arenas_.clear();
   capacity_ = capacity;
   while (arenas_.size() < blocks)

@@ -8,6 +8,8 @@
 
 namespace fastarch::emulator {
 
+constexpr size_t kSharedZones = 64 * 1024;  // room for the zones of some hundred variables
+
 class SharedMemory {
  public:
   // A launch begins: `blocks` blocks at once, with `dynamic` bytes of dynamic shared memory each.

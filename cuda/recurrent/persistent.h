@@ -6,8 +6,6 @@
 // A warp computes the products of one unit (or, on the way back, two) with a few rows of the batch: its lanes
 // split the sum, so that shared memory is read without bank conflicts, and add their parts by shuffles.
 #pragma once
-#include <limits>
-
 #include "core/cooperative.h"
 #include "recurrent/resident.h"
 
@@ -15,8 +13,7 @@ namespace fastarch::cuda {
 
 constexpr int kPersistentThreads = 512;
 constexpr int kPersistentWarps = kPersistentThreads / kWarpThreads;
-constexpr int kBackwardUnits = 2;  // of a warp at a time: their products share the rows read
-constexpr int kMostStaged = 32;    // rows of the batch in shared memory at a time
+constexpr int kMostStaged = 32;  // rows of the batch in shared memory at a time
 constexpr int kMostSequences = 128;
 
 // How a layer is spread over the device. Unit u of block b is unit b * units + u of the layer.
@@ -156,16 +153,6 @@ __global__ void __launch_bounds__(kPersistentThreads, 1)
   }
 }
 
-// Why the persistent kernel cannot take this layer, or null when it can.
-inline const char* persistent_refusal(const Recurrence& recurrence) {
-  if (recurrence.cell == Cell::gru_reset_before)
-    return "the reset gate before the product needs two products a step, which the persistent kernel lacks";
-  if (recurrence.steps * recurrence.sequences > std::numeric_limits<int>::max())
-    return "the persistent kernel counts the rows of all steps in 32 bits";
-  if (!device_attribute(cudaDevAttrCooperativeLaunch)) return "the device has no cooperative launches";
-  return nullptr;
-}
-
 // One block a multiprocessor, units by the number that a warp takes together, and as many rows staged as fit
 // beside the weights; blocks 0 where none do.
 template <class T>
@@ -192,7 +179,7 @@ template <class T, class Kernel, class... Args>
 bool launch_persistent(const CallSite& name, Kernel kernel, const Recurrence& recurrence, int64_t row_length,
                        int rows, int together, Stream stream, Args... args) {
   const Spread spread = spread_over_device<T>(recurrence, row_length, rows, together);
-  if (spread.blocks == 0 ||
+  if (spread.blocks == 0 || !device_attribute(cudaDevAttrCooperativeLaunch) ||
       cooperative_blocks(name, kernel, kPersistentThreads, spread.shared) < spread.blocks)
     return false;
   const StepsOnDevice steps(name, recurrence, stream);
@@ -204,30 +191,20 @@ bool launch_persistent(const CallSite& name, Kernel kernel, const Recurrence& re
 template <class T>
 bool forward_persistent(const T* w_hh, const T* b_n, T* gates, T* h, T* c, T* y, T* extra,
                         const Recurrence& recurrence, Stream stream) {
-  bool taken = false;
-  with_cell(recurrence.cell, [&]<class Cell>() {
-    const auto run = [&]<int ROWS>() {
-      taken = launch_persistent<T>("recurrent_forward", persistent_forward_kernel<Cell, ROWS, T>, recurrence,
-                                   recurrence.units, ROWS, 1, stream, w_hh, b_n, gates, h, c, y, extra);
-    };
-    recurrence.sequences == 1 ? run.template operator()<1>() : run.template operator()<4>();
+  return with_rows(recurrence, [&]<class Cell, int ROWS>() {
+    return launch_persistent<T>("recurrent_forward", persistent_forward_kernel<Cell, ROWS, T>, recurrence,
+                                recurrence.units, ROWS, 1, stream, w_hh, b_n, gates, h, c, y, extra);
   });
-  return taken;
 }
 
 template <class T>
 bool backward_persistent(const T* w_hh, const T* gates, const T* dy, const T* extra, const T* previous, T* dh,
                          T* dc, T* da, T* da_h, const Recurrence& recurrence, Stream stream) {
-  bool taken = false;
-  with_cell(recurrence.cell, [&]<class Cell>() {
-    const auto run = [&]<int ROWS>() {
-      taken = launch_persistent<T>("recurrent_backward", persistent_backward_kernel<Cell, ROWS, T>,
-                                   recurrence, Cell::kGates * recurrence.units, ROWS, kBackwardUnits, stream,
-                                   w_hh, gates, dy, extra, previous, dh, dc, da, da_h);
-    };
-    recurrence.sequences == 1 ? run.template operator()<1>() : run.template operator()<4>();
+  return with_rows(recurrence, [&]<class Cell, int ROWS>() {
+    return launch_persistent<T>("recurrent_backward", persistent_backward_kernel<Cell, ROWS, T>, recurrence,
+                                Cell::kGates * recurrence.units, ROWS, kBackwardUnits, stream, w_hh, gates,
+                                dy, extra, previous, dh, dc, da, da_h);
   });
-  return taken;
 }
 
 }  // namespace fastarch::cuda

@@ -2,6 +2,7 @@
 // a warp with weights that stay in shared memory.
 #pragma once
 #include <algorithm>
+#include <limits>
 
 #include "core/buffer.h"
 #include "core/reduce.h"
@@ -9,6 +10,28 @@
 #include "recurrent/cells.h"
 
 namespace fastarch::cuda {
+
+constexpr int kBackwardUnits = 2;  // of a warp at a time: their products share the rows read
+
+// Why no kernel that keeps the weights resident can take this layer, or null when one may.
+inline const char* resident_refusal(const Recurrence& recurrence) {
+  if (recurrence.cell == Cell::gru_reset_before)
+    return "the reset gate before the product needs two products a step, which only algorithm 'step' has";
+  if (recurrence.steps * recurrence.sequences > std::numeric_limits<int>::max())
+    return "the rows of all steps are counted in 32 bits there, expected fewer steps or sequences";
+  return nullptr;
+}
+
+// body<Cell, rows of the batch that a warp takes together>().
+template <class Body>
+bool with_rows(const Recurrence& recurrence, Body&& body) {
+  bool taken = false;
+  with_cell(recurrence.cell, [&]<class Cell>() {
+    taken =
+        recurrence.sequences == 1 ? body.template operator()<Cell, 1>() : body.template operator()<Cell, 4>();
+  });
+  return taken;
+}
 
 // The packed rows of each step, on the device. offsets: [steps + 1], or null where every step has all N rows.
 struct Steps {

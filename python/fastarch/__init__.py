@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 # Loaded at first use, so that `import fastarch` costs little more than NumPy.
-_SUBMODULES = ("data", "estimators", "models", "nn", "ops", "optim", "random", "train")
+_SUBMODULES = ("cuda", "data", "estimators", "models", "nn", "ops", "optim", "random", "train")
 _NAMES = {
     "Tensor": "tensors",
     "tensor": "tensors",
@@ -26,7 +26,7 @@ _NAMES = {
 }
 
 if TYPE_CHECKING:
-    from fastarch import data, estimators, models, nn, ops, optim, random, train
+    from fastarch import cuda, data, estimators, models, nn, ops, optim, random, train
     from fastarch.autograd import Function, no_grad
     from fastarch.backends import backend
     from fastarch.information import info
@@ -40,6 +40,7 @@ __all__ = [
     "Tensor",
     "backend",
     "concatenate",
+    "cuda",
     "data",
     "estimators",
     "info",

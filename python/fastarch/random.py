@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from fastarch.capturing import refuse
+
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF
@@ -48,6 +50,7 @@ def set_state(state: dict[str, int]) -> None:
 
 def next_offset() -> tuple[int, int]:
     """(seed, offset) of a Philox stream that nobody has used since manual_seed: 2**66 words."""
+    refuse("the step draws a random stream (dropout, zoneout), whose offset the host counts")
     with _lock:
         seed, offset = _state["seed"], _state["offset"]
         _state["offset"] = (offset + 1) % 2**64

@@ -11,6 +11,7 @@ from fastarch import shape_functions as shapes
 from fastarch import tensor_functions as functions
 from fastarch.arrays import adopt, is_float
 from fastarch.autograd import Array, Function, Variable, run_backward
+from fastarch.capturing import refuse
 
 
 class Extremes(NamedTuple):
@@ -64,6 +65,7 @@ class Tensor(Variable):
         return len(self.data)
 
     def __bool__(self) -> bool:
+        refuse("a condition reads a tensor on the host")
         return bool(self.data)
 
     def __float__(self) -> float:
@@ -82,6 +84,7 @@ class Tensor(Variable):
         return f"tensor({body}{notes})"
 
     def _host(self) -> np.ndarray:
+        refuse("a tensor is read on the host")
         return self.data if isinstance(self.data, np.ndarray) else self.data.get()
 
     def numpy(self) -> np.ndarray:
@@ -100,11 +103,13 @@ class Tensor(Variable):
 
     def item(self) -> Any:
         """The only element as a Python number; raises ValueError when there are more, or none."""
+        refuse("item() reads a value on the host")
         if self.data.size != 1:
             raise ValueError(f"[item] expected one element, got shape {self.shape}")
         return self.data.item()
 
     def tolist(self) -> Any:
+        refuse("tolist() reads values on the host")
         return self.data.tolist()
 
     def detach(self) -> Tensor:

@@ -6,6 +6,7 @@
 
 #include "core/async_copy.h"
 #include "core/buffer.h"
+#include "core/cluster.h"
 #include "core/mma.h"
 #include "harness.h"
 
@@ -116,6 +117,46 @@ TWINS(early_exit) {
     std::vector<float> y(kThreads - 1);
     launch("early_exit", early_exit_kernel<Faulty>, 1, kThreads, 0, nullptr, y.data(), kThreads - 1);
     return y[0] == 1.0f;
+  });
+}
+
+// Each block of a cluster writes its number into the next one's shared memory, which reads it.
+template <bool Faulty>
+__global__ void missing_cluster_barrier_kernel(int* y) {
+  FASTARCH_SHARED(int, number, [kThreads]);
+  const int next = (cluster_rank() + 1) % 4;
+  map_shared_rank(&number[0], next)[threadIdx.x] = cluster_rank();
+  if (!Faulty) cluster_sync();
+  y[global_thread()] = number[threadIdx.x];
+  cluster_sync();  // nobody leaves before others have written
+}
+
+TWINS(missing_cluster_barrier) {
+  right_for_all_seeds([] {
+    std::vector<int> y(8 * kThreads);
+    launch_clusters("missing_cluster_barrier", missing_cluster_barrier_kernel<Faulty>, 2, 4, dim3(kThreads),
+                    0, nullptr, y.data());
+    for (int i = 0; i < 8 * kThreads; ++i)
+      if (y[static_cast<size_t>(i)] != (i / kThreads + 3) % 4) return false;
+    return true;
+  });
+}
+
+// A block leaves while another one still writes to its shared memory.
+template <bool Faulty>
+__global__ void left_cluster_kernel() {
+  FASTARCH_SHARED(int, tile, [kThreads]);
+  tile[threadIdx.x] = 0;
+  if (cluster_rank() == 0 || !Faulty) {
+    map_shared_rank(&tile[0], 1)[threadIdx.x] = 1;
+    if (!Faulty) cluster_sync();
+  }
+}
+
+TWINS(left_cluster) {
+  right_for_all_seeds([] {
+    launch_clusters("left_cluster", left_cluster_kernel<Faulty>, 3, 2, dim3(kThreads), 0, nullptr);
+    return true;
   });
 }
 

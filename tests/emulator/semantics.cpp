@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "core/cluster.h"
 #include "core/cooperative.h"
 #include "core/reduce.h"
 #include "harness.h"
@@ -266,6 +267,32 @@ __global__ void grid_divergent_kernel() {
 TEST(divergent_grid_barrier) {
   EXPECT(contains(error_of([] { launch_cooperative("grid", grid_divergent_kernel, 4, 32, 0, nullptr); }),
                   "barrier not reached by all threads"));
+}
+
+__global__ void cluster_kernel(int* ranks) {
+  FASTARCH_SHARED(int, sum, );
+  if (threadIdx.x == 0) sum = 0;
+  cluster_sync();
+  atomicAdd(map_shared_rank(&sum, 0), cluster_rank());
+  cluster_sync();
+  if (threadIdx.x == 0) ranks[blockIdx.x] = *map_shared_rank(&sum, 0) + cluster_rank();
+  cluster_sync();
+}
+
+TEST(clusters) {
+  for (const int size : {1, 2, 4, 8}) {
+    std::vector<int> ranks(static_cast<size_t>(3 * size));
+    launch_clusters("cluster", cluster_kernel, 3, size, dim3(64), 0, nullptr, ranks.data());
+    for (int b = 0; b < 3 * size; ++b)
+      EXPECT(ranks[static_cast<size_t>(b)] == 64 * size * (size - 1) / 2 + b % size);
+  }
+  std::vector<int> ranks(16);
+  EXPECT(contains(error_of([&] {
+                    launch_clusters("cluster", cluster_kernel, 1, 16, dim3(64), 0, nullptr, ranks.data());
+                  }),
+                  "in clusters of 16, expected a divisor of 16 up to 8"));
+  EXPECT(contains(error_of([&] { launch("cluster", cluster_kernel, 1, 64, 0, nullptr, ranks.data()); }),
+                  "in a launch without clusters"));
 }
 
 // Every block has its own shared memory, and finds it filled with NaN.

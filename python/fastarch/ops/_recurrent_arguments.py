@@ -95,7 +95,9 @@ def gru_kind(op: str, reset_before: bool) -> int:
 def algorithm_number(op: str, algorithm: str) -> int:
     """How the kernels know an algorithm's name."""
     if not isinstance(algorithm, str) or algorithm not in cells.ALGORITHMS:
-        raise ValueError(f"[{op}] algorithm is {algorithm!r}, expected 'auto', 'step' or 'persistent'")
+        raise ValueError(
+            f"[{op}] algorithm is {algorithm!r}, expected 'auto', 'step', 'persistent' or 'cluster'"
+        )
     return cells.ALGORITHMS[algorithm]
 
 
@@ -193,8 +195,9 @@ def check_together(op: str, cell: int, algorithm: int, options: Options) -> None
         raise ValueError(f"[{op}] {missing[0]} is None, expected all of {', '.join(norms)} or none")
     if not missing and cell == cells.GRU_RESET_BEFORE:
         raise ValueError(f"[{op}] layer normalisation is defined for reset_before=False, got True")
-    if options.any() and algorithm == cells.ALGORITHMS["persistent"]:
+    forced = next(name for name, number in cells.ALGORITHMS.items() if number == algorithm)
+    if options.any() and forced in ("persistent", "cluster"):
         raise ValueError(
-            f"[{op}] algorithm 'persistent' has no projection, zoneout or normalisation, "
+            f"[{op}] algorithm {forced!r} has no projection, zoneout or normalisation, "
             "expected 'auto' or 'step'"
         )

@@ -17,7 +17,7 @@ from fastarch.ops._boundary import Array
 RNN_TANH, RNN_RELU, LSTM, GRU, GRU_RESET_BEFORE = range(5)
 GATES = (1, 1, 4, 3, 3)
 # Those of the CUDA kernels; here there is one.
-ALGORITHMS = {"auto": 0, "step": 1, "persistent": 2}
+ALGORITHMS = {"auto": 0, "step": 1, "persistent": 2, "cluster": 3}
 
 
 def steps(sizes: list[int], reverse: bool) -> Iterator[tuple[int, slice]]:

@@ -22,6 +22,7 @@ class Adam(Optimizer):
     """
 
     _decoupled = False
+    _by_step = True
     _kernel = "adam_update"
 
     def __init__(

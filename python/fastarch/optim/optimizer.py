@@ -12,6 +12,7 @@ import numpy as np
 from fastarch.arrays import namespace, on_device, stream_pointer
 from fastarch.autograd import Array
 from fastarch.backends import implementation
+from fastarch.capturing import note, refuse
 from fastarch.tensors import Tensor
 
 # Elements of a parameter updated at a time on the host: its block, the gradient's, the state's and the
@@ -29,6 +30,8 @@ class Optimizer:
     unknown or impossible hyper-parameter, and TypeError for anything that is not a tensor requiring a
     gradient at a leaf.
     """
+
+    _by_step = False  # whether an update depends on how many there have been
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         self.defaults = defaults
@@ -94,6 +97,9 @@ class Optimizer:
         """Updates every parameter that has a gradient, in place; the others, and their state, stay as they
         are.
         """
+        note(self._settings)
+        if self._by_step:
+            refuse(f"{self._name} counts its steps on the host (SGD and RMSprop do not need to)")
         for group in self.param_groups:
             together: dict[Any, list[tuple[Tensor, dict[str, Any]]]] = {}
             for p in group["params"]:
@@ -137,6 +143,12 @@ class Optimizer:
     ) -> None:
         """Updates these parameters by the kernel `_kernel` of `module`; `key` is what `_together` gave."""
         raise TypeError(f"[{self._name}] an optimizer with a kernel needs a method _update_together")
+
+    def _settings(self) -> list[dict[str, Any]]:
+        """The hyper-parameters of every group."""
+        return [
+            {name: value for name, value in group.items() if name != "params"} for group in self.param_groups
+        ]
 
     def _state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         """What is remembered of each parameter: "step", which is a count, and arrays of the parameter's

@@ -27,6 +27,9 @@ enum class Vote { count, all, any };
 
 int block_barrier(const Site& site, Vote vote, bool predicate);
 void grid_barrier(const Site& site);
+void cluster_barrier(const Site& site);
+unsigned cluster_rank(const Site& site);
+void* map_shared_rank(const Site& site, void* shared, int rank);
 void yield(const Site& site);
 [[noreturn]] void trap(const Site& site);
 

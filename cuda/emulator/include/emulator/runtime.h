@@ -55,13 +55,22 @@ enum cudaFuncAttribute {
   cudaFuncAttributePreferredSharedMemoryCarveout = 9,
 };
 
-enum cudaLaunchAttributeID { cudaLaunchAttributeIgnore = 0, cudaLaunchAttributeCooperative = 2 };
+enum cudaLaunchAttributeID {
+  cudaLaunchAttributeIgnore = 0,
+  cudaLaunchAttributeCooperative = 2,
+  cudaLaunchAttributeClusterDimension = 4,
+};
 
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
   struct {
     int cooperative;
+    dim3 clusterDim;
   } val;
+};
+
+struct cudaFuncAttributes {
+  int ptxVersion;  // 10 times the architecture's
 };
 
 struct cudaLaunchConfig_t {
@@ -127,6 +136,12 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     std::apply(c.first, c.second);
   };
   return fastarch::emulator::run(*config, {reinterpret_cast<const void*>(kernel), invoke, &call});
+}
+
+template <class... Params>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*)(Params...)) {
+  attributes->ptxVersion = 90;
+  return cudaSuccess;
 }
 
 template <class... Params>
