@@ -64,6 +64,10 @@ class Epochs:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._line.redraws and self._figures and self._current + 1 < self.total:  # it ended early
+            self._line.draw(
+                f"{self._head()}  {_text(self._figures)}  {clock(time.perf_counter() - self._began)}"
+            )
         self._line.close()
 
     def __iter__(self) -> Iterator[int]:
@@ -83,12 +87,16 @@ class Epochs:
         if not self._line.redraws or now - self._drawn < REDRAW_SECONDS:
             return
         self._drawn = now
-        share = self._current + done / max(steps, 1)
-        left = (now - self._began) / max(share, 1e-9) * (self.total - share)
+        self._draw(self._current + done / max(steps, 1), now)
+
+    def _draw(self, done: float, now: float) -> None:
+        """The line on a terminal after `done` rounds, the last of which may be under way."""
+        left = (now - self._began) / max(done, 1e-9) * (self.total - done)
         head, tail = self._head(), f"{_text(self._figures)}  {clock(left)} left"
-        room = columns() - len(head) - len(tail) - 3
+        room = columns() - len(head) - len(tail) - 4
         width = min(room, BAR_WIDTH) if room >= NARROWEST_BAR else 0
-        self._line.draw(f"{head} {self._line.bar(done / max(steps, 1), width)}  {tail}")
+        bar = f"{self._line.bar(done / self.total, width)}  " if width else ""
+        self._line.draw(f"{head}  {bar}{tail}")
 
     def record(self, **figures: Any) -> None:
         """The finished round's figures (plain numbers): kept in `records`, shown, passed to the watcher."""
@@ -97,7 +105,11 @@ class Epochs:
         number = self._before + self._current + 1
         record = {self.unit: number, **figures}
         self.records.append(record)
-        self._line.finished(f"{self._head()}  {_text(figures)}  {clock(now - self._began)}")
+        if not self._line.redraws or number == self._before + self.total:
+            self._line.finished(f"{self._head()}  {_text(figures)}  {clock(now - self._began)}")
+        elif now - self._drawn >= REDRAW_SECONDS:
+            self._drawn = now
+            self._draw(self._current + 1, now)
         watcher = _watcher.get()
         seen = {"title": self._title.strip(), **record, "seconds": round(now - self._round_began, 6)}
         if watcher is not None and watcher(seen):

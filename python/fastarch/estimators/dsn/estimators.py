@@ -26,8 +26,8 @@ class DSNClassifier(Classifier, Stack):
     n_modules, n_hidden: the depth, and the hidden units of a module (a number, or one for each module; None
     is 100). ridge: at least 0, beside sums over all samples. solver: "gradient" (all samples, line search),
     "lbfgs" (the same with curvature: falls faster, fits more closely), "momentum" or "adam" (with
-    `learning_rate`, 0.5 and 0.02 unless told, over batches of `batch_size` samples or all). init: "random",
-    or "rbm" for the weights of restricted Boltzmann machines trained on the module's inputs for
+    `learning_rate`, 0.5 and 0.02 unless told, over batches of `batch_size` samples or more, or all). init:
+    "random", or "rbm" for the weights of restricted Boltzmann machines trained on the module's inputs for
     `rbm_epochs`. n_epochs: rounds at most for each module; it stops once the error has not fallen by the
     share `tol` in `n_iter_no_change` rounds. early_stopping: watch that error on the share
     `validation_fraction` of the samples, held out, and add modules only while it falls. output: "softmax"

@@ -32,7 +32,8 @@ def _report(title: str) -> Any:
             "parameters": _parameters(estimator),
         }
         falls = " > ".join(f"{error:.4f}" for error in estimator.errors_)
-        made.sentence += f"; squared error of the modules {falls}"
+        of = " of the modules" if estimator.n_modules_ > 1 else ""
+        made.sentence += f"; squared error{of} {falls}"
         if folder is not None:
             made.pictures[:0] = _draw(estimator, training, folder, heading)
         return made

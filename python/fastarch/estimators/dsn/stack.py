@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -138,12 +139,22 @@ class Stack(Estimator):
             )
         return [(validation.check_count(who, "n_hidden", size),) for size in each]
 
+    def _check_batch(self, sizes: list[tuple[int, ...]]) -> None:
+        """Output weights are solved on each batch: few samples they fit whatever the hidden units do."""
+        widest = max(math.prod(size + 1 for size in module_sizes) for module_sizes in sizes)
+        if self.batch_size is not None and self.batch_size < 2 * widest:
+            raise ValueError(
+                f"[{self._name}.fit] batch_size is {self.batch_size}, expected None or at least "
+                f"{2 * widest}: twice the {widest} features whose output weights are solved on each batch"
+            )
+
     # Training
 
     def _fit_stack(self, x: Array, t: Array) -> tuple[Array, Array, int]:
         """Trains module after module on x [N, D] and targets t [N, T]; returns the x and t that were trained
         on, all of them unless some are held out, and the seed."""
         recipe, sizes, seed = self._recipe(), self._sizes(), self._seed()
+        self._check_batch(sizes)
         x, t, held = self._hold_out(x, t, seed)
         self.weights_, self.outputs_, self.errors_ = [], [], []
         self.held_errors_: list[float] = []
@@ -154,7 +165,7 @@ class Stack(Estimator):
             else:
                 start = random_start(below, sizes[m], _child(seed, m))
             with self._epochs(
-                self.n_epochs, title=f"{self._name} module {m + 1} of {self.n_modules}", go_on=m > 0
+                self.n_epochs, title=f"module {m + 1} of {self.n_modules}", go_on=m > 0
             ) as rounds:
                 trained = train(below, t, held, start, recipe, rounds, _child(seed, m + 2**32))
             if self._is_enough(trained):
@@ -212,7 +223,7 @@ class Stack(Estimator):
     def _fine_tune(self, net: network.StackedNetwork, x: Array, t: Array, seed: int) -> None:
         """Back-propagation through the whole stack, whose weights are then the network's."""
         rounds: Epochs
-        with self._epochs(self.fine_tune_epochs, title=f"{self._name} fine-tuning", go_on=True) as rounds:
+        with self._epochs(self.fine_tune_epochs, title="fine-tuning", go_on=True) as rounds:
             batch = min(self.fine_tune_batch, len(x))
             network.fine_tune(net, x, t, rounds, self.fine_tune_rate, batch, _child(seed, 2**33 + 1))
         stages: Any = net.stack

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -146,7 +147,9 @@ def _steps(
 ) -> Iterator[tuple[Parameters, float]]:
     """(weights, loss of a sample) after each pass over all batches; U is solved anew for every batch."""
     n = len(x)
-    batch = min(recipe.batch_size or n, n)
+    # Equal batches of at least batch_size: a short one would be fitted by its output weights alone.
+    batches = max(1, n // (recipe.batch_size or n))
+    edges = [n * i // batches for i in range(batches + 1)]
     weights = [Parameter(a.copy()) for a in start]
     optimizer: Any
     if recipe.solver == "adam":
@@ -154,11 +157,11 @@ def _steps(
     else:
         optimizer = optim.SGD(weights, lr=recipe.learning_rate, momentum=recipe.momentum)
     for epoch in range(rounds.total):
-        order = random.permutation(n, seed, epoch)
+        order = namespace(x).asarray(random.permutation(n, seed, epoch))
         total = 0.0
-        for begin in range(0, n, batch):
-            rows = order[begin : begin + batch]
-            part, target = (x, t) if batch == n else (x[rows], t[rows])
+        for begin, end in pairwise(edges):
+            rows = order[begin:end]
+            part, target = (x, t) if batches == 1 else (x[rows], t[rows])
             share = len(part) / n
             parameters = [w.data for w in weights]
             loss, gradients, _ = module.objective(
@@ -168,5 +171,5 @@ def _steps(
             for w, g in zip(weights, gradients):
                 w.grad = g / len(part)
             optimizer.step()
-            rounds.step(begin + len(part), n)
+            rounds.step(end, n)
         yield [w.data.copy() for w in weights], total / n
