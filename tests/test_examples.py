@@ -19,6 +19,11 @@ def deep_stacking(figures: dict) -> None:
     assert figures["tuned"] > 0.96
 
 
+def adding_problem(figures: dict) -> None:
+    assert figures["LSTM"] < 0.02
+    assert figures["RNN"] > 0.12
+
+
 def map_of_digits(figures: dict) -> None:
     assert figures["topographic error"] < 0.1  # of random colours on a map
     assert figures["purity"] > 0.75  # of ten regions found without labels
@@ -45,6 +50,7 @@ def recommendation(figures: dict) -> None:
 CHECKS: dict[str, Callable[[dict], None]] = {
     "deep_stacking": deep_stacking,
     "features_of_digits": features_of_digits,
+    "adding_problem": adding_problem,
     "few_labels": few_labels,
     "map_of_digits": map_of_digits,
     "recommendation": recommendation,

@@ -219,12 +219,46 @@ def _cell_cases(kind: str) -> list[Case]:
 CASES = [case for kind in KINDS for case in _cases(kind)]
 
 
+def floats(*shape: int) -> np.ndarray:
+    return np.ones(shape, np.float32)
+
+
+# A valid call of every operator, T 4, N 2, D 5, H 3, and the arguments that may be None.
+VALID: dict[str, Arguments] = {}
+OPTIONAL: set[tuple[str, str]] = set()
+
+
+def saved_by(kind: str) -> Any:
+    """What a backend's forward hands to the backward."""
+
+    def forward(backend: Any) -> Any:
+        return backend.call(kind, {name: backend.put(value) for name, value in VALID[kind].items()})[-1]
+
+    return forward
+
+
+for kind, gates in (("rnn", 3), ("lstm", 12), ("gru", 9)):
+    states = {"h0": floats(2, 3), "c0": floats(2, 3)} if kind == "lstm" else {"h0": floats(2, 3)}
+    weights = {
+        "w_ih": floats(gates, 5),
+        "w_hh": floats(gates, 3),
+        "b_ih": floats(gates),
+        "b_hh": floats(gates),
+    }
+    step = {"x": floats(2, 5), **{name[0]: state for name, state in states.items()}, **weights}
+    VALID[kind] = {"x": floats(4, 2, 5), **states, **weights}
+    VALID[f"{kind}_cell"] = step
+    VALID[f"{kind}_cell_backward"] = {f"d{name[0]}": state for name, state in states.items()} | step
+    VALID[f"{kind}_backward"] = {"dy": floats(4, 2, 3)} | {f"d{name[0]}n": s for name, s in states.items()}
+    VALID[f"{kind}_backward"]["saved"] = saved_by(kind)
+    ops = (kind, f"{kind}_cell", f"{kind}_cell_backward")
+    OPTIONAL |= {(op, name) for op in ops for name in ("h0", "c0", "h", "c", "b_ih", "b_hh")}
+    OPTIONAL |= {(f"{kind}_backward", name) for name in ("dy", "dhn", "dcn")}
+OPTIONAL |= {("lstm_cell_backward", "dh"), ("lstm_cell_backward", "dc")}
+
+
 def kernel_calls() -> dict[str, Arguments]:
     """A small call of each kernel, of an LSTM: N 3, H 5."""
-
-    def floats(*shape: int) -> np.ndarray:
-        return np.ones(shape, np.float32)
-
     how = {"cell": 2, "sizes": [3, 2], "reverse": False, "algorithm": 0}
     gates = {"gates": floats(5, 20)}
     state = {"h": floats(3, 5), "c": floats(3, 5)}

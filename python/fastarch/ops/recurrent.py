@@ -20,9 +20,10 @@ These are put together from products, the gates' kernel of a step and array oper
 Arrays of float16 and bfloat16 are computed on float32 copies, states and sums of a whole sequence included;
 results are rounded once.
 
-`algorithm` concerns the CUDA kernels, of which the backward takes the same: "persistent" runs all steps in
-one launch with w_hh in shared memory (sequences of one length, not for `reset_before`, as many units as
-fit), "step" launches anew for every step, and "auto" takes the one that should be faster.
+`algorithm` concerns the CUDA kernels, of which the backward takes the same: "step" launches anew for every
+step; "persistent" runs all steps in one launch with w_hh in shared memory, "cluster" (sm_90 and later) with a
+copy of it in each cluster of blocks; these two not for `reset_before`, and for as many units as fit. "auto"
+takes "step" or "persistent", whichever should be faster.
 """
 
 from __future__ import annotations
