@@ -81,6 +81,9 @@ _SHAPES = {
     "primes": ((7, 13), -1),
     "one_row": ((1, 129), -1),
     "over_a_block": ((3, 1031), -1),
+    "packed_lanes": ((5, 96), -1),
+    "packed_registers": ((3, 1024), -1),
+    "packed_block": ((2, 2056), -1),
     "one_axis": ((5,), -1),
     "first_axis": ((5, 3), 0),
     "middle_axis": ((2, 5, 3), 1),
@@ -112,6 +115,7 @@ def _masked_make(rng, dtype) -> Arguments:
 
 # id: (N, C, every how many targets one is ignored)
 _BATCHES = {"one": (1, 1, 0), "primes": (7, 13, 0), "ignored": (9, 5, 3), "all_ignored": (3, 4, 1)}
+_BATCHES |= {"packed": (3, 104, 0), "packed_wide": (2, 2056, 2)}
 _BATCHES |= {"wide": (2, 1031, 0), "tall": (129, 10, 5), "empty_batch": (0, 4, 0)}
 
 
