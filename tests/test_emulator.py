@@ -90,7 +90,7 @@ OPERATIONS = {
         "sums_are_chopped",
         "tf32_rounds_to_nearest",
     ],
-    "multiply": ["split", "whole"],
+    "multiply": ["positions_past_32_bits", "split", "whole"],
     "semantics": [
         "atomics",
         "barrier_votes",

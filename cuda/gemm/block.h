@@ -110,14 +110,17 @@ struct Carrier {
   static constexpr bool kCopies = sizeof(T) * kWidth >= 4;
 
   __device__ __forceinline__ void start(const Reader& reader, int half, int k, int left, T* tile) {
-    if constexpr (!kCopies) return fetch(reader, half, k, left);
+    if constexpr (!kCopies) {
+      fetch(reader, half, k, left);
+    } else {
 #pragma unroll
-    for (int i = 0; i < kLoads; ++i) {
-      const int line = Reader::kAlongK ? down() + i * kDown : 0;
-      const int within = Reader::kAlongK ? across() : down() + i * kDown;
-      reader.copy(kLineTable ? tables->lines[line] : lines[Reader::kAlongK ? i : 0],
-                  kStepTable ? tables->steps[half][within] : reader.step(k + within, left - within),
-                  tile + (down() + i * kDown) * Pitch + across());
+      for (int i = 0; i < kLoads; ++i) {
+        const int line = Reader::kAlongK ? down() + i * kDown : 0;
+        const int within = Reader::kAlongK ? across() : down() + i * kDown;
+        reader.copy(kLineTable ? tables->lines[line] : lines[Reader::kAlongK ? i : 0],
+                    kStepTable ? tables->steps[half][within] : reader.step(k + within, left - within),
+                    tile + (down() + i * kDown) * Pitch + across());
+      }
     }
   }
   __device__ __forceinline__ void finish(T* tile) const {

@@ -4,6 +4,7 @@
 #include <random>
 
 #include "gemm/matrix.h"
+#include "gemm/patches.h"
 #include "gemm/simt.h"
 #include "harness.h"
 
@@ -66,7 +67,66 @@ void expect_products(int multiprocessors) {
   }
 }
 
+// The arithmetic of positions in tensors far larger than memory, against the same in 128-bit numbers. No
+// pixel is read: x is an address to count from.
+struct Shape4 {
+  int64_t n, c, h, w;
+};
+
+__extension__ using Wide = __int128;
+
+int64_t below(std::mt19937_64& random, int64_t n) {
+  return static_cast<int64_t>(random() % static_cast<uint64_t>(n));
+}
+
+void expect_positions(const Shape4& s, int64_t filters, std::mt19937_64& random) {
+  const int stride = 1 + static_cast<int>(below(random, 4)), padding = static_cast<int>(below(random, 4));
+  const int64_t p = (s.h - 1) / stride + 1, q = (s.w - 1) / stride + 1, r = 1 + below(random, 5),
+                columns = s.n * p * q;
+  const Patches<float> patches{.x = nullptr,
+                               .image_pitch = s.c * s.h * s.w,
+                               .channel_pitch = static_cast<int>(s.h * s.w),
+                               .height = static_cast<int>(s.h),
+                               .width = static_cast<int>(s.w),
+                               .columns = columns,
+                               .taps = s.c * r * r,
+                               .pixels = Grid(p, q),
+                               .window = Grid(r, r),
+                               .stride_h = stride,
+                               .stride_w = stride,
+                               .origin_h = -padding,
+                               .origin_w = -padding,
+                               .step_h = 1,
+                               .step_w = 1};
+  const PixelColumns<float> pixels{patches};
+  const ImageResult<float> result{nullptr, filters * p * q, p * q,           Grid(p, q), q,
+                                  1,       nullptr,         Activation::none};
+  for (int i = 0; i < 200; ++i) {
+    const int64_t column = i == 0 ? columns - 1 : below(random, columns);
+    const int64_t index = i == 0 ? patches.taps - 1 : below(random, patches.taps);
+    const Point pixel = pixels.line(column), tap = patches.tap(static_cast<uint32_t>(index));
+    const Wide image = column / (p * q), within = column % (p * q), channel = index / (r * r);
+    const Wide h = within / q * stride - padding + index / r % r,
+               w = within % q * stride - padding + index % r;
+    EXPECT(Wide{pixel.h} + tap.h == h && Wide{pixel.w} + tap.w == w);
+    EXPECT(Wide{pixel.offset} + tap.offset == ((image * s.c + channel) * s.h + h) * s.w + w);
+    EXPECT(patches.inside(pixel, tap) == (h >= 0 && h < s.h && w >= 0 && w < s.w));
+    EXPECT(Wide{result.column(column)} == image * filters * p * q + within);
+  }
+}
+
 }  // namespace
+
+TEST(positions_past_32_bits) {
+  std::mt19937_64 random(5);
+  for (const Shape4& shape : {Shape4{3, 1, 1 << 15, 1 << 15},
+                              {1 << 20, 512, 7, 7},
+                              {70000, 3, 224, 224},
+                              {1, int64_t{1} << 20, 97, 101},
+                              {5, 1 << 12, 1 << 10, 1 << 11},
+                              {int64_t{1} << 33, 2, 5, 3}})
+    for (int i = 0; i < 20; ++i) expect_positions(shape, 1 + below(random, 1000), random);
+}
 
 TEST(whole) { expect_products(1); }
 TEST(split) { expect_products(132); }
