@@ -396,3 +396,15 @@ def test_warnings_point_at_the_caller():
     with pytest.warns(UserWarning, match="column-vector") as caught:
         Nearest().fit(X, np.arange(20)[:, None] % 2)
     assert caught[0].filename == __file__
+
+
+def test_ctrl_c_leaves_the_estimator_as_it_was():
+    fitted = Centre().fit(X)
+    expected = fitted.transform(X)
+
+    def interrupt(record):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), estimators.watched(interrupt):
+        fitted.fit(X[:, :2])
+    np.testing.assert_array_equal(fitted.transform(X), expected)

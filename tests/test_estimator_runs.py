@@ -112,6 +112,23 @@ def test_predict_takes_a_picture_of_another_size(name, runs, tmp_path, capsys):
     assert str(tmp_path / "zero.png") in capsys.readouterr().out
 
 
+def test_dark_ink_gets_a_hint(runs, tmp_path, capsys):
+    zero = fa.data.digits().x[0, 0]
+    np.save(tmp_path / "dark.npy", 1 - zero)
+    assert main(["predict", str(runs["dsn"]), str(tmp_path / "dark.npy")]) == 0
+    assert "looks inverted: try --invert" in capsys.readouterr().err
+    np.save(tmp_path / "light.npy", zero)
+    answers = []
+    for arguments in (["light.npy"], ["dark.npy", "--invert"]):
+        assert (
+            main(["predict", str(runs["dsn"]), str(tmp_path / arguments[0]), *arguments[1:], "--json"]) == 0
+        )
+        printed = capsys.readouterr()
+        assert not printed.err
+        answers.append(json.loads(printed.out)[0]["probability"])
+    assert answers[0] == pytest.approx(answers[1], rel=1e-4)
+
+
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_a_table_trains_and_predicts(name, tmp_path, capsys):
     """Features far from [0, 1], one of them constant."""

@@ -71,16 +71,17 @@ class EstimatorPredictor:
             raise ValueError(f"[predict] {file} holds {name!r}, expected one of {', '.join(ESTIMATORS)}")
         return cls(estimators.load(file), ESTIMATORS[name], classes, Features.from_dict(prepared), title)
 
-    def read(self, path: str, invert: bool = False, whole: bool = False) -> list[tuple[str, np.ndarray]]:
-        """The samples in a file: (name, [1, D]) for each, scaled as in training.
+    def adapt(self, picture: np.ndarray, invert: bool = False, whole: bool = False) -> np.ndarray:
+        """A picture [C, H, W] of any size as the estimator knows them: [1, D]."""
+        assert self.features.pictures is not None
+        return self.features.rows(self.features.pictures.adapt(picture, invert, whole))
 
-        Pictures as `read_pictures` takes them, or for an estimator of a table .npy, .npz [N, D] or a .csv
-        with the same columns as in training. Raises FileNotFoundError or ValueError.
+    def read_table(self, path: str) -> list[tuple[str, np.ndarray]]:
+        """The samples in a table: (name, [1, D]) for each, scaled as in training.
+
+        .npy, .npz [N, D], or a .csv with the same columns as in training. Raises FileNotFoundError or
+        ValueError.
         """
-        if self.features.pictures is not None:
-            adapt = self.features.pictures.adapt
-            pictures = read_pictures(path)
-            return [(name, self.features.rows(adapt(picture, invert, whole))) for name, picture in pictures]
         width = int(np.prod(self.features.shape))
         x = self._table(Path(path))
         x = x.reshape(-1, x.shape[-1] if x.ndim else 1)
@@ -100,7 +101,7 @@ class EstimatorPredictor:
         return data.load(file).x
 
     def __call__(self, x: np.ndarray) -> list[dict[str, Any]]:
-        """What the estimator says of samples [N, D] as `read` gives them: one dict of plain values each."""
+        """What the estimator says of samples [N, D] as `adapt` and `read_table` give them: one dict each."""
         return self.info.predict(self.estimator, x, self.classes)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from fastarch import backends
 from fastarch.predict import EstimatorPredictor, Predictor, description, read_pictures
+from fastarch.train.preprocessing import Preprocessing
 
 
 def run(options: argparse.Namespace) -> int:
@@ -35,15 +36,20 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(answers, ensure_ascii=False))
     else:
         _print(answers)
-    _hint(options, predictor, pictures)
+    _hint(options, predictor.preprocessing, pictures)
     return 0
 
 
 def _run_estimator(options: argparse.Namespace) -> int:
     predictor = EstimatorPredictor.load(options.model)
-    samples = [
-        entry for path in options.inputs for entry in predictor.read(path, options.invert, options.whole)
-    ]
+    pictures: list[tuple[str, np.ndarray]] = []
+    if predictor.features.pictures is None:
+        samples = [entry for path in options.inputs for entry in predictor.read_table(path)]
+    else:
+        pictures = [entry for path in options.inputs for entry in read_pictures(path)]
+        samples = [
+            (name, predictor.adapt(picture, options.invert, options.whole)) for name, picture in pictures
+        ]
     with nullcontext() if options.backend is None else backends.backend(options.backend):
         x: Any = np.concatenate([row for _, row in samples])
         if backends.current() == "cuda":
@@ -65,6 +71,8 @@ def _run_estimator(options: argparse.Namespace) -> int:
         for answer in answers:
             values = [f"{key.replace('_', ' ')} {_plain(v)}" for key, v in answer.items() if key != "input"]
             print(f"{answer['input']:<{width}}  {'   '.join(values)}")
+    if predictor.features.pictures is not None:
+        _hint(options, predictor.features.pictures, pictures)
     return 0
 
 
@@ -94,13 +102,15 @@ def _percent(probability: float) -> str:
     return f"{100 * probability:5.1f} %"
 
 
-def _hint(options: argparse.Namespace, predictor: Predictor, pictures: list[tuple[str, np.ndarray]]) -> None:
+def _hint(
+    options: argparse.Namespace, preprocessing: Preprocessing, pictures: list[tuple[str, np.ndarray]]
+) -> None:
     """Dark ink on light paper is the usual surprise for a model that learnt light ink on dark."""
     if options.invert:
         return
-    odd = [name for name, picture in pictures if predictor.preprocessing.looks_inverted(picture)]
+    odd = [name for name, picture in pictures if preprocessing.looks_inverted(picture)]
     if odd:
-        ground = "dark" if predictor.preprocessing.background < 0.5 else "light"
+        ground = "dark" if preprocessing.background < 0.5 else "light"
         more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
         print(
             f"hint: the model learnt from pictures with a {ground} background; {odd[0]}{more} looks inverted:"

@@ -300,7 +300,7 @@ def _whole_or_not(fit: Callable) -> Callable:
         before = dict(vars(self))
         try:
             return fit(self, *args, **more)
-        except Exception:
+        except BaseException:  # Ctrl-C too
             vars(self).clear()
             vars(self).update(before)
             raise
