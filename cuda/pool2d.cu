@@ -5,6 +5,7 @@
 #include "core/half.h"
 #include "core/launch.h"
 #include "core/reduce.h"
+#include "core/vector.h"
 #include "ops/pool2d.h"
 
 namespace fastarch::cuda {
@@ -109,6 +110,91 @@ __global__ void max_pool2d_backward_kernel(const T* __restrict__ dy, const A* __
       }
     }
     dx[i] = narrow<T>(sum);
+  }
+}
+
+// Windows of 2 x 2 that tile the image, as most networks have them: a thread takes four windows of a line,
+// two runs of eight inputs, in 128-bit moves.
+constexpr int kWindows = 4, kRun = 2 * kWindows;
+
+bool tiles_in_fours(const Pool2d& pool) {
+  const auto tiles = [](const PoolAxis& a) {
+    return a.kernel == 2 && a.stride == 2 && a.padding == 0 && a.dilation == 1 && a.input == 2 * a.output;
+  };
+  return tiles(pool.rows) && tiles(pool.columns) && pool.columns.output % kWindows == 0;
+}
+
+// N values from an aligned place on, by moves of at most 128 bits.
+template <int N, class T, class C>
+__device__ __forceinline__ void load_run(const T* from, C* to) {
+  constexpr int kMove = N * sizeof(T) < 16 ? N : 16 / sizeof(T);
+#pragma unroll
+  for (int i = 0; i < N / kMove; ++i) {
+    const Pack<T, kMove> pack = load_pack<T, kMove>(from, i);
+#pragma unroll
+    for (int k = 0; k < kMove; ++k) to[i * kMove + k] = widen(pack.value[k]);
+  }
+}
+
+template <int N, class T, class C>
+__device__ __forceinline__ void store_run(T* to, const C* from) {
+  constexpr int kMove = N * sizeof(T) < 16 ? N : 16 / sizeof(T);
+#pragma unroll
+  for (int i = 0; i < N / kMove; ++i) {
+    Pack<T, kMove> pack;
+#pragma unroll
+    for (int k = 0; k < kMove; ++k) pack.value[k] = narrow<T>(from[i * kMove + k]);
+    store_pack(to, i, pack);
+  }
+}
+
+// fours: all outputs / 4. A line of outputs is `by_line`'s divisor of them.
+template <class T>
+__global__ void max_pool2d_tiles_forward_kernel(const T* __restrict__ x, T* __restrict__ y,
+                                                uint8_t* __restrict__ argmax, int64_t fours, int width,
+                                                Divider by_line) {
+  for (int64_t i = global_thread(); i < fours; i += grid_threads()) {
+    const int64_t line = by_line.quotient(i), column = (i - line * (width / kRun)) * kRun;
+    const T* top = x + 2 * line * width + column;
+    Compute<T> value[2][kRun], best[kWindows];
+    load_run<kRun>(top, value[0]);
+    load_run<kRun>(top + width, value[1]);
+    Pack<uint8_t, kWindows> places;
+#pragma unroll
+    for (int k = 0; k < kWindows; ++k) {
+      best[k] = value[0][2 * k];
+      places.value[k] = 0;
+#pragma unroll
+      for (int place = 1; place < 4; ++place) {
+        const Compute<T> other = value[place / 2][2 * k + place % 2];
+        if (other > best[k] || other != other) {
+          best[k] = other;
+          places.value[k] = static_cast<uint8_t>(place);
+        }
+      }
+    }
+    store_run<kWindows>(y + i * kWindows, best);
+    if (argmax) store_pack(argmax, i, places);
+  }
+}
+
+template <class T>
+__global__ void max_pool2d_tiles_backward_kernel(const T* __restrict__ dy, const uint8_t* __restrict__ argmax,
+                                                 T* __restrict__ dx, int64_t fours, int width,
+                                                 Divider by_line) {
+  for (int64_t i = global_thread(); i < fours; i += grid_threads()) {
+    const int64_t line = by_line.quotient(i), column = (i - line * (width / kRun)) * kRun;
+    const Pack<uint8_t, kWindows> places = load_pack<uint8_t, kWindows>(argmax, i);
+    Compute<T> slope[kWindows], value[2][kRun];
+    load_run<kWindows>(dy + i * kWindows, slope);
+#pragma unroll
+    for (int k = 0; k < kWindows; ++k)
+#pragma unroll
+      for (int place = 0; place < 4; ++place)
+        value[place / 2][2 * k + place % 2] = places.value[k] == place ? slope[k] : 0;
+    T* top = dx + 2 * line * width + column;
+    store_run<kRun>(top, value[0]);
+    store_run<kRun>(top + width, value[1]);
   }
 }
 
@@ -243,6 +329,14 @@ template <class T, class A>
 void max_pool2d_forward(const T* x, T* y, A* argmax, const Pool2d& pool, Stream stream) {
   const Grid outputs(pool.planes, pool.rows.output, pool.columns.output);
   if (outputs.size == 0) return;
+  if constexpr (sizeof(A) == 1) {
+    if (tiles_in_fours(pool) && packable(x, y, argmax)) {
+      const int64_t fours = outputs.size / kWindows;
+      launch("max_pool2d_forward", max_pool2d_tiles_forward_kernel<T>, grid_for(fours, kThreads), kThreads, 0,
+             stream, x, y, argmax, fours, pool.columns.input, Divider(pool.columns.output / kWindows, fours));
+      return;
+    }
+  }
   launch("max_pool2d_forward", max_pool2d_forward_kernel<T, A>, grid_for(outputs.size, kThreads), kThreads, 0,
          stream, x, y, argmax, pool, outputs);
 }
@@ -251,6 +345,15 @@ template <class T, class A>
 void max_pool2d_backward(const T* dy, const A* argmax, T* dx, const Pool2d& pool, Stream stream) {
   const Grid inputs(pool.planes, pool.rows.input, pool.columns.input);
   if (inputs.size == 0) return;
+  if constexpr (sizeof(A) == 1) {
+    if (tiles_in_fours(pool) && packable(dy, argmax, dx)) {
+      const int64_t fours = inputs.size / (4 * kWindows);
+      launch("max_pool2d_backward", max_pool2d_tiles_backward_kernel<T>, grid_for(fours, kThreads), kThreads,
+             0, stream, dy, argmax, dx, fours, pool.columns.input,
+             Divider(pool.columns.output / kWindows, fours));
+      return;
+    }
+  }
   launch("max_pool2d_backward", max_pool2d_backward_kernel<T, A>, grid_for(inputs.size, kThreads), kThreads,
          0, stream, dy, argmax, dx, pool, inputs);
 }

@@ -167,6 +167,9 @@ _SHAPES: dict[str, tuple[tuple[int, ...], Arguments]] = {
     # The window that ceil_mode would add starts in the right padding, so it is left out.
     "ceil_left_out": ((1, 1, 4, 5), {"kernel_size": 2, "stride": 3, "padding": 1, "ceil_mode": True}),
     "empty_batch": ((0, 2, 4, 4), {"kernel_size": 2}),
+    # Windows that tile the image, four and more in a line: moved 128 bits at a time.
+    "tiles": ((2, 3, 6, 8), {"kernel_size": 2}),
+    "many_tiles": ((1, 5, 10, 48), {"kernel_size": 2, "stride": 2}),
 }
 _DILATED: dict[str, tuple[tuple[int, ...], Arguments]] = {
     "dilated": ((1, 2, 9, 10), {"kernel_size": 3, "stride": 1, "dilation": (2, 3)}),
@@ -234,6 +237,17 @@ def _nan_make(rng, dtype) -> Arguments:
     return {"x": x, "kernel_size": 2}
 
 
+def _tiles_nan_make(rng, dtype) -> Arguments:
+    """NaN in every place of a window, alone and in company; infinities of both signs."""
+    x = _values(rng, (1, 2, 8, 16), dtype)
+    for place in range(4):
+        x[0, 0, place // 2, 4 * place + place % 2] = np.nan
+    x[0, 0, 2:4, :4] = np.nan
+    x[0, 1, :2, :4] = -np.inf
+    x[0, 1, 4, 4:7] = np.inf
+    return {"x": x, "kernel_size": 2}
+
+
 def _cases(op: str, backward_make, forward, backward, shapes) -> list[Case]:
     shape, call = shapes["overlapping"]
     made, made_backward = partial(_make, shape, call), partial(backward_make, shape, call)
@@ -253,6 +267,7 @@ _EXCLUDING_PADDING = {
 CASES = [
     *_cases("max_pool2d", _max_backward_make, max_pool2d, max_pool2d_backward, _SHAPES | _DILATED),
     Case("max_pool2d", "nan_and_inf", _nan_make, max_pool2d, nonfinite=True),
+    Case("max_pool2d", "tiles_nan_and_inf", _tiles_nan_make, max_pool2d, nonfinite=True),
     Case("max_pool2d", "no_pixel", partial(_make, *_NO_PIXEL), max_pool2d, nonfinite=True),
     Case("max_pool2d_backward", "no_pixel", partial(_max_backward_make, *_NO_PIXEL), max_pool2d_backward),
     *_cases("avg_pool2d", _avg_backward_make, avg_pool2d, avg_pool2d_backward, _SHAPES | _EXCLUDING_PADDING),
