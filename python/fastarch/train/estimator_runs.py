@@ -131,13 +131,13 @@ def prepare(asked: EstimatorSettings) -> Prepared:
         )
         for name, part in raw.items()
     }
-    estimator = info.builder(**asked.arguments, **_hidden(info, asked.seed))
+    estimator = info.builder(**asked.arguments, **_seeded(info, asked.seed))
     return Prepared(
         asked, info, estimator, parts, features, list(whole.classes), f"{info.title} on {whole.name}"
     )
 
 
-def _hidden(info: EstimatorInfo, seed: int) -> dict[str, Any]:
+def _seeded(info: EstimatorInfo, seed: int) -> dict[str, Any]:
     taken = inspect.signature(info.builder).parameters
     return {"random_state": seed} if "random_state" in taken else {}
 

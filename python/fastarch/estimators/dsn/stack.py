@@ -206,7 +206,6 @@ class Stack(Estimator):
             )
         order = namespace(x).asarray(random.permutation(n, _child(seed, 2**33), 0))
         first, rest = order[:held], order[held:]
-        self._trained_on = rest
         return x[rest], t[rest], (x[first], t[first])
 
     # Prediction
