@@ -1,6 +1,8 @@
 // Fully connected layers: three calls of the blocked multiply.
 #include "ops/linear.h"
 
+#include <array>
+
 #include "cpu/gemm.h"
 
 namespace fastarch::cpu {
@@ -23,6 +25,30 @@ void column_sums(const T* dy, T* db, int64_t m, int64_t out) {
     for (int64_t o = 0; o < out; ++o) db[o] += dy[i * out + o];
 }
 
+// One row x [in]: the batch would fill one lane of a vector, so vectors lie along `in`, where weights are
+// read as they lie and once.
+template <class T>
+void one_row(const T* x, const T* weight, const T* bias, T* y, int64_t in, int64_t out, Activation kind) {
+  constexpr int64_t kTogether = 64;
+  const int64_t whole = in - in % kernels<T>().lanes;
+  parallel_for(ceil_div(out, kTogether), 1 + 200000 / (kTogether * in), [&](int64_t begin, int64_t end) {
+    std::array<int64_t, kTogether> offsets;
+    for (int64_t o = 0; o < kTogether; ++o) offsets[static_cast<size_t>(o)] = o * in;
+    for (int64_t first = begin * kTogether; first < std::min(out, end * kTogether); first += kTogether) {
+      const int64_t count = std::min(kTogether, out - first);
+      T* const to = y + first;
+      std::fill(to, to + count, T(0));
+      kernels<T>().dots(x, weight + first * in, offsets.data(), count, whole, to);
+      for (int64_t o = 0; o < count; ++o) {
+        const T* row = weight + (first + o) * in;
+        for (int64_t i = whole; i < in; ++i) to[o] += x[i] * row[i];
+        if (bias) to[o] += bias[first + o];
+      }
+      kernels<T>().activate(to, to, count, kind);
+    }
+  });
+}
+
 }  // namespace
 
 // Few rows: the transpose of y is multiplied, weights are read as they lie, and x, the smaller operand then,
@@ -31,6 +57,7 @@ template <class T>
 void linear_forward(const T* x, const T* weight, const T* bias, T* y, int64_t m, int64_t in, int64_t out,
                     Activation kind, Precision, Stream) {
   if (m == 0 || out == 0) return;
+  if (m == 1 && in >= 2 * kernels<T>().lanes) return one_row(x, weight, bias, y, in, out, kind);
   if (m * (in + out) > 2 * in * out) {
     // A tile reads the bias of whole vectors.
     const int64_t most = kernels<T>().lanes * kernels<T>().tile_vectors;
