@@ -30,7 +30,7 @@ def compare(seed: int) -> tuple[float, float]:
 
     # n_epochs=0 starts the network from random weights of variance 1 / inputs; all else is the same.
     scores = []
-    for epochs in (40, 0):
+    for epochs in (80, 0):
         network = DBNClassifier(n_epochs=epochs, random_state=seed, **NETWORK)
         network.fit(x[labelled], pool.y[labelled], unlabelled=x)
         scores.append(network.score(x_test, test.y))
