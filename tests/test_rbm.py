@@ -227,8 +227,11 @@ def test_missing_values_are_absent(rng):
     assert np.isfinite(model.score_samples(x)).all()
     with pytest.raises(ValueError, match=r"\[RBM.log_likelihood\] X has missing values"):
         model.log_likelihood(x)
-    with pytest.raises(ValueError, match="expected False with allow_missing"):
-        RBM(allow_missing=True, persistent=True).fit(x)
+    for kind in (RBM, GaussianRBM):
+        with pytest.raises(
+            ValueError, match=rf"\[{kind.__name__}.fit\] .* expected False with allow_missing"
+        ):
+            kind(allow_missing=True, persistent=True).fit(x)
     with pytest.raises(ValueError, match="NaN"):
         RBM(8).fit(x)
 

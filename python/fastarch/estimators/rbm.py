@@ -22,16 +22,16 @@ _OUTSIDE = 1e-6  # beyond [0, 1] by more than rounding
 class RBM(Discrete):
     """A restricted Boltzmann machine with binary visible units, trained by contrastive divergence.
 
-    n_components: hidden units, "bernoulli" or "relu" (noisy rectified units, Nair and Hinton 2010) as
-    `hidden` says. k: Gibbs steps of each update, from the batch, or with `persistent` from n_chains chains
-    (batch_size when None) that go on from update to update (Tieleman 2008). learning_rate and momentum run
-    straight to final_learning_rate and final_momentum over the epochs where those are given. weight_decay:
-    the weights, never the biases, shrink by its product with the rate. sparsity_target: the mean activity
-    that sparsity_cost pushes each hidden unit to; None for none. centring: the gradient of the centred
-    machine (Melchior et al. 2016). batch_size: samples an update; n_epochs: passes over the data.
-    allow_missing: NaN is a missing value, whose unit is absent for that sample. dtype: of the weights; None
-    is X's. verbose: 1 shows progress. random_state: None (fa.manual_seed decides), an int, or a NumPy
-    generator.
+    n_components: hidden units, "bernoulli" or "relu" (noisy rectified units, Nair and Hinton 2010, which
+    want a tenth of the learning_rate) as `hidden` says. k: Gibbs steps of each update, from the batch, or
+    with `persistent` from n_chains chains (batch_size when None) that go on from update to update (Tieleman
+    2008). learning_rate and momentum run straight to final_learning_rate and final_momentum over the epochs
+    where those are given. weight_decay: the weights, never the biases, shrink by its product with the rate.
+    sparsity_target: the mean activity that sparsity_cost pushes each hidden unit to; None for none. centring:
+    the gradient of the centred machine (Melchior et al. 2016). batch_size: samples an update; n_epochs:
+    passes over the data. allow_missing: NaN is a missing value, whose unit is absent for that sample. dtype:
+    of the weights; None is X's. verbose: 1 shows progress. random_state: None (fa.manual_seed decides), an
+    int, or a NumPy generator.
 
     X is [N, D] dense or sparse with values in [0, 1], grey levels standing for probabilities; `fit` warns of
     values outside, and all methods clip them. Smolensky (1986), Hinton (2002).
@@ -87,12 +87,7 @@ class RBM(Discrete):
     def _check_parameters(self, method: str) -> None:
         super()._check_parameters(method)
         who = f"{self._name}.{method}"
-        check_choice(who, "allow_missing", self.allow_missing, (True, False))
-        if self.allow_missing and self.persistent:
-            raise ValueError(
-                f"[{who}] persistent is True, expected False with allow_missing: "
-                "persistent chains belong to no sample"
-            )
+        _check_missing(who, self)
 
     def _observe(self, rows: Rows) -> None:
         low = high = 0.5
@@ -111,6 +106,16 @@ class RBM(Discrete):
         return absent(v, xp) if self.allow_missing else (v, None)
 
 
+def _check_missing(who: str, machine: Any) -> None:
+    """allow_missing is a bool, and goes with chains that start at the samples."""
+    check_choice(who, "allow_missing", machine.allow_missing, (True, False))
+    if machine.allow_missing and machine.persistent:
+        raise ValueError(
+            f"[{who}] persistent is True, expected False with allow_missing: "
+            "persistent chains belong to no sample"
+        )
+
+
 def absent(v: Array, xp: Any) -> tuple[Array, Array | None]:
     """v with 0 for NaN, and where that was, as the mask [B, V]; None when nothing was missing."""
     missing = xp.isnan(v)
@@ -123,11 +128,12 @@ class GaussianRBM(Restricted):
     """A restricted Boltzmann machine with Gaussian visible units, whose variances are learnt.
 
     X is [N, D] dense or sparse, any finite numbers: `fit` standardises each feature by its mean and deviation
-    (a constant one by its mean alone), and the weights belong to the standardised features. learn_variance:
-    whether the units' variances are learnt, from 1 downwards; variance_rate: their share of learning_rate;
-    the deviation never falls below smallest_deviation. The other parameters are those of `RBM`; a smaller
-    learning_rate is needed. score_samples is the log-likelihood in X's units. Welling et al. (2004); Cho,
-    Ilin and Raiko, "Improved learning of Gaussian-Bernoulli restricted Boltzmann machines" (2011).
+    (a constant one by its mean alone), the first partial_fit by those of what it is given, and the weights
+    belong to the standardised features. learn_variance: whether the units' variances are learnt, from 1
+    downwards; variance_rate: their share of learning_rate; the deviation never falls below
+    smallest_deviation. The other parameters are those of `RBM`; a smaller learning_rate is needed.
+    score_samples is the log-likelihood in X's units. Welling et al. (2004); Cho, Ilin and Raiko, "Improved
+    learning of Gaussian-Bernoulli restricted Boltzmann machines" (2011).
     """
 
     _visible = "gaussian"
@@ -191,6 +197,7 @@ class GaussianRBM(Restricted):
         check_choice(who, "learn_variance", self.learn_variance, (True, False))
         check_number(who, "variance_rate", self.variance_rate, 0)
         check_number(who, "smallest_deviation", self.smallest_deviation, 0, 1, open_low=True)
+        _check_missing(who, self)
 
     def _observe(self, rows: Rows) -> None:
         xp = array_module(rows.x)
