@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ import fastarch as fa
 from cases import conv2d as conv2d_cases
 from cases import linear as linear_cases
 from cases.case import Case
+from conftest import FLOATS
 from fastarch import precisions
+from test_properties import random_convolution
 
 pytest.importorskip("fastarch._emulator", reason="what these tests vary, only the emulator lets them")
 
@@ -91,6 +93,33 @@ def test_cases(case: Case, name: str) -> None:
             assert np.isfinite(ours).all()
             tolerance = (2e-3, 1e-5)[name == "3xtf32"] * max(np.abs(theirs).max(), 1)
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["tf32", "3xtf32", "float16", "bfloat16"])
+def test_random_convolutions(name: str, count_configurations: Callable[[str, int], None]) -> None:
+    """Forward and backward against the array-generic code in float64, on the same (rounded) inputs."""
+    dtype = FLOATS[name] if name in FLOATS else np.dtype(np.float32)
+    unit = {"tf32": 2e-3, "3xtf32": 1e-5, "float16": 1e-3, "bfloat16": 8e-3}[name]
+    number = 150
+    for index in range(number):
+        random = np.random.default_rng([index, len(name)])
+        x_shape, w_shape, call = random_convolution(random)
+        x, weight, bias = (random.normal(size=s).astype(dtype) for s in (x_shape, w_shape, w_shape[:1]))
+        wide = [a.astype(np.float64) for a in (x, weight, bias)]
+        with fa.backend("numpy"):
+            y = fa.ops.conv2d(*wide, **call)
+            dy = random.normal(size=y.shape).astype(dtype)
+            want = y, *fa.ops.conv2d_backward(dy.astype(np.float64), *wide[:2], **call)
+        with fa.backend("emulator"), fa.precision(name if "tf32" in name else "float32"):
+            got = (
+                fa.ops.conv2d(x, weight, bias, **call),
+                *fa.ops.conv2d_backward(dy, x, weight, **call),
+            )
+        for ours, theirs in zip(got, want, strict=True):
+            atol = unit * max(1, np.abs(theirs).max())
+            what = f"configuration {index}: x {x_shape} weight {w_shape} {call}"
+            np.testing.assert_allclose(ours.astype(np.float64), theirs, rtol=0, atol=atol, err_msg=what)
+    count_configurations(f"conv2d in {name} on emulator against float64", number)
 
 
 def errors(module: Any, a: np.ndarray, b: np.ndarray) -> list[float]:
