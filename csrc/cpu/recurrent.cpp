@@ -14,6 +14,7 @@ namespace fastarch::cpu {
 namespace {
 
 constexpr int64_t kSmallStep = 200000;  // multiplications of a step that are not worth a second thread
+constexpr int64_t kRowTiles = 4;        // that pass over a tile's columns while these are near
 
 RecurrentPart part_of(Cell cell) {
   switch (cell) {
@@ -25,7 +26,8 @@ RecurrentPart part_of(Cell cell) {
   }
 }
 
-// B of a step's product in panels [depth, vectors of `group` units and all their gates].
+// B of a step's product: for each group of units, the vectors of all their gates, in tiles [depth, width] of
+// the multiply.
 template <class T>
 class Panels {
  public:
@@ -33,10 +35,10 @@ class Panels {
   static Panels of_rows(const T* w, int64_t gates, int64_t units, int64_t depth) {
     const Kernels<T>& k = kernels<T>();
     Panels panels(gates, units, depth, std::max<int64_t>(1, k.tile_vectors / gates));
-    panels.each([&](int64_t unit, int64_t vector, int64_t count, T* to, int64_t step) {
+    panels.each([&](int64_t group, int64_t unit, int64_t vector, int64_t count) {
       for (int64_t g = 0; g < gates; ++g)
-        k.transpose(w + (g * units + unit) * depth, depth, to + (vector * gates + g) * k.lanes, step, depth,
-                    count, k.lanes);
+        k.transpose(w + (g * units + unit) * depth, depth, panels.column(group, vector * gates + g),
+                    panels.width_ * k.lanes, depth, count, k.lanes);
     });
     return panels;
   }
@@ -45,9 +47,9 @@ class Panels {
   static Panels of_columns(const T* w, int64_t units, int64_t depth) {
     const Kernels<T>& k = kernels<T>();
     Panels panels(1, units, depth, k.tile_vectors);
-    panels.each([&](int64_t unit, int64_t vector, int64_t count, T* to, int64_t step) {
-      for (int64_t i = 0; i < depth; ++i) {
-        T* const at = to + i * step + vector * k.lanes;
+    panels.each([&](int64_t group, int64_t unit, int64_t vector, int64_t count) {
+      T* at = panels.column(group, vector);
+      for (int64_t i = 0; i < depth; ++i, at += panels.width_ * k.lanes) {
         std::memcpy(at, w + i * units + unit, static_cast<size_t>(count) * sizeof(T));
         std::fill(at + count, at + k.lanes, T(0));
       }
@@ -55,8 +57,9 @@ class Panels {
     return panels;
   }
 
-  // For every group of units and every tile of rows [0, rows): their product with the rows' operands, each
-  // [depth], then after(state) with p, rows and units filled in. Rows from `product_rows` on have no operand.
+  // For every group of units and some rows of [0, rows) at a time: their product with the rows' operands,
+  // each [depth], then after(state) with p, rows and units filled in. Rows from `product_rows` on have no
+  // operand.
   template <class After>
   void multiply(const T* const* operands, int64_t rows, int64_t product_rows, const RecurrentRows<T>& state,
                 const After& after) const {
@@ -67,20 +70,22 @@ class Panels {
     const int64_t bands = std::clamp<int64_t>(ceil_div(2 * threads, groups_), 1, row_tiles);
     const int64_t band = ceil_div(row_tiles, bands) * row_tile, tasks = groups_ * ceil_div(rows, band);
     parallel_for(tasks, small ? tasks : 1, [&](int64_t begin, int64_t end) {
-      const Scratch<T> p(k.tile_rows * panel_width_);
+      const Scratch<T> p(kRowTiles * row_tile * row_width_);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t group = task % groups_, first = task / groups_ * band;
         RecurrentRows<T> part = state;
         part.unit = group * group_units();
         part.count = std::min(group_units(), units_ - part.unit);
         part.p = p.get();
-        part.p_row = panel_width_;
+        part.p_row = row_width_;
         part.p_vector = gates_ * k.lanes;
         part.p_gate = k.lanes;
-        for (int64_t row = first; row < std::min(rows, first + band); row += row_tile) {
+        const int64_t end_row = std::min(rows, first + band);
+        for (int64_t row = first; row < end_row; row += kRowTiles * row_tile) {
           part.row = row;
-          part.rows = std::min(row_tile, rows - row);
-          tile(group, operands + row, std::clamp<int64_t>(product_rows - row, 0, part.rows), p.get());
+          part.rows = std::min(kRowTiles * row_tile, end_row - row);
+          const int64_t here = std::clamp<int64_t>(product_rows - row, 0, part.rows);
+          product(group, operands + row, here, row_tile, p.get());
           after(part);
         }
       }
@@ -93,8 +98,10 @@ class Panels {
     const int64_t lanes = kernels<T>().lanes, all = ceil_div(units, lanes);
     group_ = even_piece(all, vectors);
     groups_ = ceil_div(all, group_);
-    panel_width_ = group_ * gates * lanes;
-    data_.reset(new Scratch<T>(groups_ * depth * panel_width_));
+    width_ = even_piece(group_ * gates, kernels<T>().tile_vectors);
+    tiles_ = ceil_div(group_ * gates, width_);
+    row_width_ = tiles_ * width_ * lanes;
+    data_.reset(new Scratch<T>(groups_ * depth * row_width_));
   }
 
   int64_t group_units() const { return group_ * kernels<T>().lanes; }
@@ -105,32 +112,37 @@ class Panels {
     for (int64_t group = 0; group < groups_; ++group)
       for (int64_t v = 0; v < group_; ++v) {
         const int64_t unit = group * group_units() + v * lanes;
-        body(std::min(unit, units_), v, std::clamp<int64_t>(units_ - unit, 0, lanes), panel(group),
-             panel_width_);
+        body(group, std::min(unit, units_), v, std::clamp<int64_t>(units_ - unit, 0, lanes));
       }
   }
 
-  T* panel(int64_t group) const { return data_->get() + group * depth_ * panel_width_; }
+  // The first value of a group's vector v; the next ones lie width_ vectors apart.
+  T* column(int64_t group, int64_t v) const {
+    const int64_t tile = group * tiles_ + v / width_;
+    return data_->get() + (tile * depth_ * width_ + v % width_) * kernels<T>().lanes;
+  }
 
-  // p [rows, panel_width] = the rows' operands times a panel.
-  void tile(int64_t group, const T* const* operands, int64_t rows, T* p) const {
-    if (rows == 0) return;
+  // p [rows, row_width] = the rows' operands times a group's columns.
+  void product(int64_t group, const T* const* operands, int64_t rows, int64_t row_tile, T* p) const {
     const Kernels<T>& k = kernels<T>();
-    const int64_t vectors = panel_width_ / k.lanes, width = even_piece(vectors, k.tile_vectors);
     Tile<T> tile;
-    tile.rows = static_cast<int>(rows);
-    for (int64_t r = 0; r < rows; ++r) tile.a[r] = operands[r];
     tile.length = depth_;
-    tile.b_step = tile.c_step = panel_width_;
-    for (int64_t v = 0; v < vectors; v += width) {
-      tile.vectors = static_cast<int>(std::min(width, vectors - v));
-      tile.b = panel(group) + v * k.lanes;
-      tile.c = p + v * k.lanes;
-      k.multiply(tile);
+    tile.b_step = width_ * k.lanes;
+    tile.c_step = row_width_;
+    for (int64_t t = 0; t < tiles_; ++t) {
+      tile.vectors = static_cast<int>(std::min(width_, group_ * gates_ - t * width_));
+      tile.b = column(group, t * width_);
+      for (int64_t row = 0; row < rows; row += row_tile) {
+        tile.rows = static_cast<int>(std::min(row_tile, rows - row));
+        for (int r = 0; r < tile.rows; ++r) tile.a[r] = operands[row + r];
+        tile.c = p + row * row_width_ + t * width_ * k.lanes;
+        k.multiply(tile);
+      }
     }
   }
 
-  int64_t gates_, units_, depth_, group_ = 0, groups_ = 0, panel_width_ = 0;  // group_: vectors of units
+  // A group is group_ vectors of units, whose group_ * gates_ vectors of columns lie in tiles_ of width_.
+  int64_t gates_, units_, depth_, group_ = 0, groups_ = 0, width_ = 0, tiles_ = 0, row_width_ = 0;
   std::unique_ptr<Scratch<T>> data_;
 };
 
