@@ -176,6 +176,26 @@ def test_list_shows_them(capsys):
         assert f"\n{name} " in text
 
 
+def test_colour_pictures_in_folders(tmp_path, capsys):
+    Image = pytest.importorskip("PIL.Image")
+    draw = np.random.default_rng(0)
+    for k, name in enumerate(("blue", "green", "red")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(8):
+            x = draw.integers(0, 80, (9, 10 + i % 3, 3)).astype(np.uint8)
+            x[..., 2 - k] += 150
+            Image.fromarray(x).save(tmp_path / "data" / name / f"{i}.png")
+    line = fails(capsys, "train", "dsn", tmp_path / "data", "--run-dir", tmp_path / "none")
+    assert line.endswith("give a size to fit all to: --shape C,H,W")
+    for name, info in ESTIMATORS.items():
+        assert train(name, tmp_path / "data", tmp_path / name, "--shape", "3,8,8") == 0
+        assert "weights.png" in capsys.readouterr().out or not name.endswith("dsn")
+        assert main(["predict", str(tmp_path / name), str(tmp_path / "data/red/3.png"), "--json"]) == 0
+        (answer,) = json.loads(capsys.readouterr().out)
+        if info.supervised:
+            assert answer["class"] == "red"
+
+
 # What is refused
 
 

@@ -112,7 +112,7 @@ def _recipe_options(command: argparse.ArgumentParser) -> None:
         help="digits, or a path: MNIST or CIFAR-10 files, a folder of pictures, .npz, .csv",
     )
     add("--label", metavar="COLUMN", help="the column of a .csv that holds the classes")
-    add("--shape", _shape, "C,H,W", "the shape of a sample of a .csv or .npz, such as 1,28,28")
+    add("--shape", _shape, "C,H,W", "the shape of a sample of a .csv or .npz (of a folder for estimators)")
     add("--epochs", _count, "N", "passes over the training data")
     add("--batch-size", _count, "N", "samples in a step")
     add("--optimizer", choices=OPTIMIZERS, help=", ".join(OPTIMIZERS))

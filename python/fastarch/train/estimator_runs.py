@@ -144,16 +144,24 @@ def _seeded(info: EstimatorInfo, seed: int) -> dict[str, Any]:
 
 def _read(asked: EstimatorSettings) -> dict[str, Any]:
     options: dict[str, Any] = {"label": asked.label}
+    pictures_of_any_size = False
     if asked.data != EMBEDDED and Path(asked.data).is_dir():
         if asked.shape is not None:
             if len(asked.shape) != 3:
                 raise ValueError(f"[train] shape is {asked.shape}, expected C,H,W for a folder of pictures")
             options |= {"channels": asked.shape[0], "size": (asked.shape[1], asked.shape[2])}
+        else:
+            pictures_of_any_size = True
     else:
         options["shape"] = None if asked.shape is None else tuple(asked.shape)
-    if not asked.test_split:
-        return {"training": data.load(asked.data, **options)}
-    training, test = data.train_test(asked.data, asked.test_split, _SPLIT_SEED, **options)
+    try:
+        if not asked.test_split:
+            return {"training": data.load(asked.data, **options)}
+        training, test = data.train_test(asked.data, asked.test_split, _SPLIT_SEED, **options)
+    except data.DataError as error:
+        if pictures_of_any_size and "give a size" in str(error):
+            raise ValueError(f"{error}: --shape C,H,W") from None
+        raise
     return {"training": training, "test": test}
 
 

@@ -31,7 +31,7 @@ def _report(title: str) -> Any:
             "module_accuracies": right,
             "parameters": _parameters(estimator),
         }
-        falls = " > ".join(f"{error:.4f}" for error in estimator.errors_)
+        falls = " > ".join(f"{error:.3g}" for error in estimator.errors_)
         of = " of the modules" if estimator.n_modules_ > 1 else ""
         made.sentence += f"; squared error{of} {falls}"
         if folder is not None:
