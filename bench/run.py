@@ -18,11 +18,12 @@ import layers
 import lenet
 import overhead
 import peers
+import rbm
 from timing import HEADER, Contender, DeviceClock, Result, WallClock, compare, environment, line
 
 from fastarch import backends
 
-SUITES = ("conv2d", "pool2d", "lenet", "overhead", "import")
+SUITES = ("conv2d", "pool2d", "rbm", "lenet", "overhead", "import")
 TABLES = ("layers",)  # minutes long: only when named
 
 
@@ -102,6 +103,9 @@ def main() -> int:
         if suite in options.only:
             # Many layers: shorter rounds.
             out["results"] += kernels(suite, place, 0.1 if suite == "layers" else seconds, options.quick)
+    if "rbm" in options.only:
+        clock = DeviceClock() if place.device == "cuda" else WallClock()
+        report(rbm.measure(place, clock, seconds, options.quick), out["results"])
     if "lenet" in options.only:
         out["results"] += training(place, 2 * seconds)
     if "overhead" in options.only:

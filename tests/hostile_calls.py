@@ -141,7 +141,8 @@ OUTPUTS = {
 
 
 def outputs_of(kernel: str) -> set[str]:
-    return next(names for end, names in OUTPUTS.items() if kernel.endswith("_" + end))
+    by_ending = (names for end, names in OUTPUTS.items() if kernel.endswith("_" + end))
+    return cases.KERNEL_OUTPUTS[kernel] if kernel in cases.KERNEL_OUTPUTS else next(by_ending)
 
 
 def hostile_arrays(value: np.ndarray, is_output: bool) -> Iterator[tuple[str, Any]]:
@@ -229,12 +230,13 @@ def hostile_calls(kernel: str) -> Iterator[tuple[str, Arguments, bool]]:
                 free = elementwise and what == "an axis more"
                 free = free or (kernel, name, what) in cases.FREE
                 yield f"{name}: {what}", spoilt(name, wrong), not free
-            optional = name in OPTIONAL or (kernel, name) in OPTIONAL_IN
+            optional = name in OPTIONAL or (kernel, name) in OPTIONAL_IN | cases.KERNEL_OPTIONAL
             yield f"{name}: None", spoilt(name, None), not optional
         elif value is None:  # what another cell has must not be given for this one
             yield f"{name}: given", spoilt(name, floats(5, 20)), True
         else:
-            for wrong, refuse in hostile_values(name, value):
+            wrong_here = ((wrong, True) for wrong in cases.KERNEL_WRONG.get((kernel, name), ()))
+            for wrong, refuse in (*hostile_values(name, value), *wrong_here):
                 yield f"{name}={wrong!r}", spoilt(name, wrong), refuse
 
 
@@ -264,11 +266,8 @@ def hostile_contents(module: Any) -> Iterator[tuple[str, str, Arguments]]:
 def main(name: str) -> int:
     module = importlib.import_module(f"fastarch._{name}")
     kernels = valid_calls()
-    public = {
-        k
-        for k in dir(module)
-        if k.endswith(("_forward", "_inference", "_backward", "_input", "_weight", "_update"))
-    }
+    endings = ("_forward", "_inference", "_backward", "_input", "_weight", "_update")
+    public = {k for k in dir(module) if k.endswith(endings) or k in kernels}
     problems = [f"{k} is a kernel that hostile_calls.py does not know" for k in public - kernels.keys()]
     count = 0
     for kernel in sorted(public & kernels.keys()):

@@ -5,6 +5,7 @@
 
 #include "bindings/array.h"
 #include "core/philox.h"
+#include "core/philox_fill.h"
 #include "core/thread_pool.h"
 
 using namespace fastarch;
@@ -36,7 +37,7 @@ py::tuple philox_words(uint64_t seed, uint64_t offset, uint64_t position) {
 }
 
 // Fills `out` (uint32 words seen as int32) with the stream's words `start`, `start` + 1, ...
-void philox_fill(py::handle out, uint64_t seed, uint64_t offset, int64_t start) {
+void fill(py::handle out, uint64_t seed, uint64_t offset, int64_t start) {
   Operands operands("philox_fill", Memory::host);
   const ArrayView view = operands.out_any(out, "out");
   check(view.dtype == DType::int32, "philox_fill", "out has dtype ", dtype_name(view.dtype),
@@ -46,7 +47,12 @@ void philox_fill(py::handle out, uint64_t seed, uint64_t offset, int64_t start) 
   const int64_t end = start + view.size(), first = start / 4;
   py::gil_scoped_release unlocked;
   parallel_for((end + 3) / 4 - first, 4096, [=](int64_t from, int64_t to) {
-    for (int64_t p = first + from; p < first + to; ++p) {
+    // Whole positions at once; at the ends of the array, where some words are not wanted, one by one.
+    const int64_t whole = std::max(first + from, (start + 3) / 4), stop = std::min(first + to, end / 4);
+    if (whole < stop)
+      philox_fill(seed, offset, static_cast<uint64_t>(whole), stop - whole, words + 4 * whole - start);
+    for (const int64_t p : {first + from, first + to - 1}) {
+      if (whole <= p && p < stop) continue;
       const PhiloxWords w = philox(seed, offset, static_cast<uint64_t>(p));
       for (int64_t i = std::max(4 * p, start); i < std::min(4 * p + 4, end); ++i)
         words[i - start] = w.word[i - 4 * p];
@@ -63,7 +69,7 @@ PYBIND11_MODULE(FASTARCH_MODULE, m) {
   m.def("philox", &philox_words, py::arg("seed"), py::arg("offset"), py::arg("position"),
         "The four Philox4x32-10 words at `position` of the stream (seed, offset).");
   m.def(
-      "philox_fill", &philox_fill, py::arg("out"), py::arg("seed"), py::arg("offset"), py::arg("start") = 0,
+      "philox_fill", &fill, py::arg("out"), py::arg("seed"), py::arg("offset"), py::arg("start") = 0,
       "Fills an int32 array with the bits of the words start, start + 1, ... of the stream (seed, offset).");
   m.def("thread_count", &thread_count);
 }

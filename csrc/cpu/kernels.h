@@ -119,6 +119,9 @@ struct Kernels {
   // dx = y * (dy - sum of dy*y). dx may be dy.
   void (*softmax_backward)(const T* dy, const T* y, T* dx, int64_t n);
 
+  // velocity = momentum * velocity + rate * (gradient - decay * w); w += velocity. [n] each.
+  void (*learn)(T* w, T* velocity, const T* gradient, int64_t n, T rate, T momentum, T decay);
+
   // Elements [4*begin, min(4*end, n)) of dropout: Philox positions [begin, end).
   void (*dropout)(const T* x, T* y, int64_t begin, int64_t end, int64_t n, T scale, uint32_t threshold,
                   uint64_t seed, uint64_t offset);
@@ -157,5 +160,27 @@ struct Kernels {
 
 template <class T>
 const Kernels<T>& kernels();
+
+// A part of the Philox stream (seed, offset): from a position on.
+struct Words {
+  uint64_t seed, offset, position;
+};
+
+// Samples of random units, the same bits whatever the instruction set: sampling.cpp, compiled without fused
+// multiply-adds.
+template <class T>
+struct Samplers {
+  // mean = sigmoid(x + bias), sample = 1 with that probability; [n] each. Either output may be null or x.
+  void (*bernoulli)(const T* x, const T* bias, T* mean, T* sample, int64_t n, Words words);
+
+  // Standard normal numbers.
+  void (*normal)(T* out, int64_t n, Words words);
+
+  // The sum of ln(1 + exp(x + bias)), which no sample depends on.
+  double (*softplus_sum)(const T* x, const T* bias, int64_t n);
+};
+
+template <class T>
+const Samplers<T>& samplers();
 
 }  // namespace fastarch::cpu

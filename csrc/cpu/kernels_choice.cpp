@@ -9,9 +9,13 @@
 
 namespace fastarch::cpu {
 
-#define FASTARCH_TABLES(isa)                              \
-  extern const Kernels<float>* const float_kernels_##isa; \
-  extern const Kernels<double>* const double_kernels_##isa;
+#define FASTARCH_TABLES(isa)                                \
+  extern const Kernels<float>* const float_kernels_##isa;   \
+  extern const Kernels<double>* const double_kernels_##isa; \
+  extern const Samplers<float>* const float_samplers_##isa; \
+  extern const Samplers<double>* const double_samplers_##isa;
+#define FASTARCH_SET(isa) \
+  float_kernels_##isa, double_kernels_##isa, float_samplers_##isa, double_samplers_##isa
 FASTARCH_TABLES(baseline)
 #if defined(FASTARCH_X86_SETS)
 FASTARCH_TABLES(avx2)
@@ -25,6 +29,8 @@ struct Set {
   bool (*runs)();
   const Kernels<float>* of_float;
   const Kernels<double>* of_double;
+  const Samplers<float>* float_samplers;
+  const Samplers<double>* double_samplers;
 };
 
 const Set& chosen() {
@@ -37,11 +43,11 @@ const Set& chosen() {
            return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
          },
-         float_kernels_avx512, double_kernels_avx512},
+         FASTARCH_SET(avx512)},
         {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); },
-         float_kernels_avx2, double_kernels_avx2},
+         FASTARCH_SET(avx2)},
 #endif
-        {"baseline", [] { return true; }, float_kernels_baseline, double_kernels_baseline},
+        {"baseline", [] { return true; }, FASTARCH_SET(baseline)},
     };
     const char* wanted = std::getenv("FASTARCH_CPU_ISA");
     for (const Set& candidate : sets) {
@@ -65,6 +71,16 @@ const Kernels<float>& kernels<float>() {
 template <>
 const Kernels<double>& kernels<double>() {
   return *chosen().of_double;
+}
+
+template <>
+const Samplers<float>& samplers<float>() {
+  return *chosen().float_samplers;
+}
+
+template <>
+const Samplers<double>& samplers<double>() {
+  return *chosen().double_samplers;
 }
 
 const char* instruction_set() { return chosen().name; }

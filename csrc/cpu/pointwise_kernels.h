@@ -1,5 +1,6 @@
-// Activations, softmax rows, sums and dropout. Part of kernels.cpp.
+// Activations, softmax rows, sums, a step of learning and dropout. Part of kernels.cpp.
 #pragma once
+#include "core/philox_fill.h"
 #include "cpu/kernels.h"
 #include "cpu/simd.h"
 
@@ -95,42 +96,35 @@ void softmax_backward_row(const T* dy, const T* y, T* dx, int64_t n) {
   if (rest) store_part<T>(dx + whole, last_y * (last_dy - dot), rest);
 }
 
-constexpr int kPositions = 16;
-
-FASTARCH_INLINE void philox_words(uint64_t seed, uint64_t offset, uint64_t position, uint32_t* words) {
-  uint32_t c0[kPositions], c1[kPositions], c2[kPositions], c3[kPositions];
-  for (int i = 0; i < kPositions; ++i) {
-    c0[i] = static_cast<uint32_t>(position + i);
-    c1[i] = static_cast<uint32_t>((position + i) >> 32);
-    c2[i] = static_cast<uint32_t>(offset);
-    c3[i] = static_cast<uint32_t>(offset >> 32);
+template <class T>
+void learn(T* w, T* velocity, const T* gradient, int64_t n, T rate, T momentum, T decay) {
+  constexpr int L = kLanes<T>;
+  const auto next = [&](Vector<T> g, Vector<T> v, Vector<T> old) {
+    return momentum * v + rate * (g - decay * old);
+  };
+  int64_t i = 0;
+  for (; i + L <= n; i += L) {
+    const Vector<T> old = load(w + i), v = next(load(gradient + i), load(velocity + i), old);
+    store<T>(velocity + i, v);
+    store<T>(w + i, old + v);
   }
-  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-  for (int round = 0; round < 10; ++round) {
-    for (int i = 0; i < kPositions; ++i) {
-      const uint64_t p0 = uint64_t{0xD2511F53u} * c0[i], p1 = uint64_t{0xCD9E8D57u} * c2[i];
-      c0[i] = static_cast<uint32_t>(p1 >> 32) ^ c1[i] ^ k0;
-      c1[i] = static_cast<uint32_t>(p1);
-      c2[i] = static_cast<uint32_t>(p0 >> 32) ^ c3[i] ^ k1;
-      c3[i] = static_cast<uint32_t>(p0);
-    }
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  for (int i = 0; i < kPositions; ++i) {
-    words[4 * i] = c0[i];
-    words[4 * i + 1] = c1[i];
-    words[4 * i + 2] = c2[i];
-    words[4 * i + 3] = c3[i];
+  if (i < n) {
+    const int64_t rest = n - i;
+    const Vector<T> old = load_part(w + i, rest, T(0));
+    const Vector<T> v = next(load_part(gradient + i, rest, T(0)), load_part(velocity + i, rest, T(0)), old);
+    store_part<T>(velocity + i, v, rest);
+    store_part<T>(w + i, old + v, rest);
   }
 }
 
 template <class T>
 void dropout(const T* x, T* y, int64_t begin, int64_t end, int64_t n, T scale, uint32_t threshold,
              uint64_t seed, uint64_t offset) {
+  constexpr int64_t kPositions = 256;
   uint32_t words[4 * kPositions];
   for (int64_t position = begin; position < end; position += kPositions) {
-    philox_words(seed, offset, static_cast<uint64_t>(position), words);
+    const int64_t drawn = end - position < kPositions ? end - position : kPositions;
+    philox_fill(seed, offset, static_cast<uint64_t>(position), drawn, words);
     const int64_t first = 4 * position, last = 4 * end < n ? 4 * end : n;
     const int64_t count = last - first < 4 * kPositions ? last - first : 4 * kPositions;
     for (int64_t i = 0; i < count; ++i) y[first + i] = words[i] >= threshold ? x[first + i] * scale : T(0);

@@ -4,7 +4,9 @@ A family is a file here with CASES and GRADIENTS. It may also have VALID, a vali
 operators, OPTIONAL, pairs (operator, argument) that may be None, BAD, rows (operator, changed arguments,
 error, pattern of its message), and kernel_calls(), a small valid call of each of its compiled kernels:
 tests/test_errors.py and tests/hostile_calls.py spoil their arguments one at a time. FREE holds (kernel,
-argument, what) of spoilt arrays that the kernel may take.
+argument, what) of spoilt arrays that the kernel may take. Of kernels whose names do not say it,
+KERNEL_OUTPUTS names the arrays that are written; KERNEL_OPTIONAL has the pairs (kernel, argument) that may be
+None, KERNEL_WRONG the wrong numbers of such pairs.
 """
 
 from __future__ import annotations
@@ -28,6 +30,15 @@ VALID: dict[str, dict[str, Any]] = {
 BAD: list[tuple] = [row for family in _FAMILIES for row in getattr(family, "BAD", ())]
 OPTIONAL: set[tuple[str, str]] = {pair for family in _FAMILIES for pair in getattr(family, "OPTIONAL", ())}
 FREE: set[tuple[str, str, str]] = {row for family in _FAMILIES for row in getattr(family, "FREE", ())}
+KERNEL_OUTPUTS: dict[str, set[str]] = {
+    kernel: names for family in _FAMILIES for kernel, names in getattr(family, "KERNEL_OUTPUTS", {}).items()
+}
+KERNEL_OPTIONAL: set[tuple[str, str]] = {
+    pair for family in _FAMILIES for pair in getattr(family, "KERNEL_OPTIONAL", ())
+}
+KERNEL_WRONG: dict[tuple[str, str], tuple] = {
+    pair: wrong for family in _FAMILIES for pair, wrong in getattr(family, "KERNEL_WRONG", {}).items()
+}
 
 
 def kernel_calls() -> dict[str, dict[str, Any]]:
@@ -41,6 +52,9 @@ __all__ = [
     "CASES",
     "FREE",
     "GRADIENTS",
+    "KERNEL_OPTIONAL",
+    "KERNEL_OUTPUTS",
+    "KERNEL_WRONG",
     "LAYOUTS",
     "OPTIONAL",
     "TOLERANCE",

@@ -91,6 +91,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
     ),
     "dropout": ("dropout", "dropout_backward"),
     "optimizer": (),  # its kernels change their operands, so that only fastarch.optim calls them
+    "rbm": ("rbm_hidden", "rbm_visible", "rbm_phases", "rbm_cd", "rbm_update", "rbm_free_energy"),
     "recurrent": (
         "rnn",
         "rnn_backward",

@@ -101,34 +101,45 @@ def rbm_phases(
     h = xp.empty(hk.shape, v.dtype)
     up = (None, None, None)
     start = v if chain is None else chain
+    x = start
     for i in range(k):
-        if i == 0 and chain is None:
-            rbm_half_step(v, w_up, b_hidden, *up, h0, h, False, hidden, 1, seed, offset, 0, xp)
-        else:
-            if i == 0:
-                rbm_half_step(v, w_up, b_hidden, *up, h0, None, False, hidden, 1, seed, offset, 0, xp)
-            x = vk if i else start
-            rbm_half_step(x, w_up, b_hidden, *up, None, h, False, hidden, 1, seed, offset, 2 * i, xp)
+        mean = h0 if i == 0 and chain is None else None
+        rbm_half_step(x, w_up, b_hidden, *up, mean, h, False, hidden, 1, seed, offset, 2 * i, xp)
         down = (sigma, clamp, start, None, vk)
         rbm_half_step(h, w, b_visible, *down, True, visible, group, seed, offset, 2 * i + 1, xp)
-    rbm_half_step(vk, w_up, b_hidden, *up, hk, None, False, hidden, 1, seed, offset, 2 * k, xp)
+        x = vk
+    if chain is None:
+        rbm_half_step(vk, w_up, b_hidden, *up, hk, None, False, hidden, 1, seed, offset, 2 * k, xp)
+        return
+    # The means of both phases at once: on small arrays every operation saved counts.
+    rows = len(v)
+    means = xp.empty((rows + len(vk), hk.shape[1]), v.dtype)
+    both = xp.concatenate((v, vk))
+    rbm_half_step(both, w_up, b_hidden, *up, means, None, False, hidden, 1, seed, offset, 2 * k, xp)
+    h0[...] = means[:rows]
+    hk[...] = means[rows:]
 
 
 def rbm_gradient(
     v: Array, h0: Array, vk: Array, hk: Array, dw: Array, dbv: Array, dbh: Array, xp: Any
 ) -> None:
     """dw [V, H] = v^T h0 / B - vk^T hk / C; dbv [V], dbh [H]: the differences of the columns' means."""
-    rows, chains = len(v), len(vk)
-    xp.matmul(v.T, h0, out=dw)
-    if chains == rows:
-        dw -= vk.T @ hk
-    else:
-        dw -= (vk.T @ hk) * (rows / chains)
-    dw *= 1 / rows
-    for db, positive, negative in ((dbv, v, vk), (dbh, h0, hk)):
-        xp.sum(positive, axis=0, out=db)
-        db *= 1 / rows
-        db -= negative.sum(axis=0) * (1 / chains)
+    _difference(v, h0, vk, hk, 1.0, dw, dbv, dbh, xp)
+
+
+def _difference(
+    v: Array, h0: Array, vk: Array, hk: Array, scale: float, dw: Array, dbv: Array, dbh: Array, xp: Any
+) -> None:
+    """The gradients times scale, each as one product over the rows of both phases."""
+    rows = len(v)
+    left, right = xp.concatenate((v, vk)), xp.concatenate((h0, hk))
+    weights = xp.empty(len(left), v.dtype)
+    weights[:rows] = scale / rows
+    weights[rows:] = -scale / len(vk)
+    xp.matmul(weights, left, out=dbv)
+    xp.matmul(weights, right, out=dbh)
+    left *= weights[:, None]
+    xp.matmul(left.T, right, out=dw)
 
 
 def rbm_update(
@@ -152,21 +163,16 @@ def rbm_update(
     every parameter += its velocity. Both in place. precision [V] (None: ones) scales the visible gradients.
     """
     dw, dbv, dbh = (xp.empty(p.shape, p.dtype) for p in (w, b_visible, b_hidden))
-    rbm_gradient(v, h0, vk, hk, dw, dbv, dbh, xp)
+    _difference(v, h0, vk, hk, rate, dw, dbv, dbh, xp)
     if precision is not None:
         dw *= precision[:, None]
         dbv *= precision
-    parts = (
-        (w, velocity_w, dw, decay),
-        (b_visible, velocity_bv, dbv, 0),
-        (b_hidden, velocity_bh, dbh, 0),
-    )
-    for parameter, velocity, gradient, shrink in parts:
+    if decay:
+        dw -= w * (rate * decay)
+    parts = ((w, velocity_w, dw), (b_visible, velocity_bv, dbv), (b_hidden, velocity_bh, dbh))
+    for parameter, velocity, gradient in parts:
         velocity *= momentum
-        gradient *= rate
         velocity += gradient
-        if shrink:
-            velocity -= parameter * (rate * shrink)
         parameter += velocity
 
 

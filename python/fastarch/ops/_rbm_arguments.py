@@ -23,8 +23,10 @@ def natives_of(op: str, named: Named) -> tuple[list[Any], arrays.Restore]:
     """
     dtype = getattr(named[0][1], "dtype", None)
     if dtype is _FLOATS[0] or dtype is _FLOATS[1]:  # host arrays as a rule; the long way explains errors
-        given = [x for _, x, optional in named if x is not None or not optional]
-        if all(type(x) is np.ndarray and x.dtype is dtype for x in given):
+        for _, x, optional in named:
+            if (x is not None or not optional) and (type(x) is not np.ndarray or x.dtype is not dtype):
+                break
+        else:
             return [x for _, x, _ in named], arrays.as_is
     natives: list[Any] = []
     restore: arrays.Restore = arrays.as_is

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fastarch.arrays import Array
 from fastarch.random import philox
 
@@ -23,21 +25,24 @@ MOST_STEPS = 1 << 21  # so that the number of a word, 4 a position, is a 63-bit 
 
 _BLOCK = 1 << 15  # elements that pass through all the operations before the next ones do: they stay in cache
 
-_LOG2_E = 1.4426950408889634
-_LN_2 = 0.6931471805599453
-
 
 class _Format:
-    """What the arithmetic needs to know of a float type."""
+    """What the arithmetic needs of a float type, as numbers of that type: NumPy is quicker with those."""
 
     def __init__(self, bits: int, mantissa: int, root_half: int, tables: tuple[list[float], ...]) -> None:
         self.integer = f"int{bits}"
         self.mantissa = mantissa
-        self.bias = (1 << (bits - mantissa - 2)) - 1
-        self.most = float(self.bias - 2)  # of an exponent, so that powers of two stay normal numbers
-        self.round = 1.5 * 2.0**mantissa  # adding it rounds to an integer, which the lowest bits then hold
+        bias = (1 << (bits - mantissa - 2)) - 1
+        number = np.dtype(f"float{bits}").type
+        self.log2_e, self.minus_log2_e = number(1.4426950408889634), number(-1.4426950408889634)
+        self.ln_2, self.one = number(0.6931471805599453), number(1)
+        # Of an exponent, so that powers of two stay normal numbers.
+        self.least, self.most = number(2 - bias), number(bias - 2)
+        # Adding it rounds to an integer, which the lowest bits then hold as the exponent of a power of two.
+        self.round = number(1.5 * 2.0**mantissa + bias)
         self.root_half = root_half  # the bits of sqrt(1/2)
-        self.exp2, self.log, self.sin, self.cos = tables
+        self.exp2, self.log, self.sin, self.cos = ([number(c) for c in table] for table in tables)
+        self.words = number(2.0**24 if bits == 32 else 2.0**32)  # of random words that there is room for
 
 
 # Chebyshev fits, lowest coefficient first. exp2: (2^f - 1) / f for |f| <= 1/2; log: ln((1 + s) / (1 - s)) / s
@@ -83,41 +88,40 @@ def words_of(rows: int, columns: int, seed: int, offset: int, step: int, xp: Any
 
 def sigmoid(x: Array, xp: Any) -> None:
     """x = 1 / (1 + exp(-x)), in place; x is contiguous. NaN stays NaN."""
+    form = _FORMATS[x.dtype.itemsize]
     flat = x.reshape(-1)
     size = min(flat.size, _BLOCK)
-    spare = xp.empty(size, x.dtype), xp.empty(size, x.dtype)
+    q, n = xp.empty(size, x.dtype), xp.empty(size, x.dtype)
     for start in range(0, flat.size, _BLOCK):
         part = flat[start : start + _BLOCK]
-        part *= -_LOG2_E
-        _exp2(part, spare[0][: part.size], spare[1][: part.size], xp)
-        part += 1
+        part *= form.minus_log2_e
+        _exp2(part, q[: part.size], n[: part.size], form, xp)
+        part += form.one
         xp.reciprocal(part, out=part)
 
 
 def exponential(x: Array, xp: Any) -> None:
     """x = exp(x), in place, for x <= 0; below the smallest normal number it is that one."""
-    x *= _LOG2_E
-    _exp2(x, xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype), xp)
-
-
-def _exp2(x: Array, q: Array, n: Array, xp: Any) -> None:
-    """x = 2^x, in place, x held within the exponents of normal numbers. q, n: room for as much."""
     form = _FORMATS[x.dtype.itemsize]
-    xp.minimum(x, form.most, out=x)
-    xp.maximum(x, -form.most, out=x)
+    x *= form.log2_e
+    _exp2(x, xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype), form, xp)
+
+
+def _exp2(x: Array, q: Array, n: Array, form: _Format, xp: Any) -> None:
+    """x = 2^x, in place, x held within the exponents of normal numbers. q, n: room for as much."""
+    x.clip(form.least, form.most, out=x)  # NaN passes
     xp.add(x, form.round, out=n)
     xp.subtract(n, form.round, out=q)
     x -= q
     _polynomial(form.exp2, x, q, xp)
     x *= q
-    x += 1
+    x += form.one
     bits = n.view(form.integer)
-    bits <<= form.mantissa
-    bits += form.bias << form.mantissa
+    bits <<= form.mantissa  # all else falls out on the left
     x *= n
 
 
-def _polynomial(coefficients: list[float], x: Array, out: Array, xp: Any) -> None:
+def _polynomial(coefficients: list[Any], x: Array, out: Array, xp: Any) -> None:
     """out = the polynomial at x, by Horner's rule; out is other memory than x."""
     xp.multiply(x, coefficients[-1], out=out)
     for c in coefficients[-2:0:-1]:
@@ -128,12 +132,10 @@ def _polynomial(coefficients: list[float], x: Array, out: Array, xp: Any) -> Non
 
 def bernoulli(words: Array, p: Array, out: Array, xp: Any) -> None:
     """out = 1 where word < p * 2^32, else 0, the upper 24 bits of both in float32; p of NaN gives 0."""
+    bar = p * _FORMATS[p.dtype.itemsize].words
     if p.dtype.itemsize == 4:
-        words = words >> 8
-        bar = p * 2.0**24
-    else:
-        bar = p * 2.0**32
-    xp.less(words.astype(p.dtype), bar, out=out, casting="unsafe")
+        words = (words >> 8).view("int32")  # signed ones convert faster
+    xp.copyto(out, words.astype(p.dtype) < bar)
 
 
 def normal(rows: int, columns: int, dtype: Any, seed: int, offset: int, step: int, xp: Any) -> Array:
@@ -181,7 +183,7 @@ def _root_of_log(x: Array, form: _Format, xp: Any) -> Array:
     _polynomial(form.log, s * s, q, xp)
     q *= s
     e = (exponent - 32).astype(x.dtype)
-    e *= _LN_2
+    e *= form.ln_2
     e += q
     e *= -2
     return xp.sqrt(e, out=e)

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fastarch import arrays
 from fastarch.ops import _rbm
 from fastarch.ops._boundary import Array, empty, expect_dims, expect_shape, integer, run
@@ -199,32 +201,34 @@ def rbm_update(
     not contiguous.
     """
     op = "rbm_update"
-    parameters = {"w": w, "b_visible": b_visible, "b_hidden": b_hidden}
-    velocities = {"velocity_w": velocity_w, "velocity_bv": velocity_bv, "velocity_bh": velocity_bh}
-    named = [(name, x, False) for name, x in {"v": v, "h0": h0, "vk": vk, "hk": hk}.items()]
-    named += [(name, x, False) for name, x in {**parameters, **velocities}.items()]
+    named = [("v", v, False), ("h0", h0, False), ("vk", vk, False), ("hk", hk, False)]
+    named += [("w", w, False), ("b_visible", b_visible, False), ("b_hidden", b_hidden, False)]
+    named += [("velocity_w", velocity_w, False), ("velocity_bv", velocity_bv, False)]
+    named += [("velocity_bh", velocity_bh, False), ("sigma", sigma, True)]
     with arrays.caller_stream(v, op, "v"):
-        natives, _ = natives_of(op, [*named, ("sigma", sigma, True)])
-        v, h0, vk, hk, *changed, sigma = natives
-        w, b_visible, b_hidden = changed[:3]
+        natives, _ = natives_of(op, named)
+        v, h0, vk, hk, w, b_visible, b_hidden, *velocities, sigma = natives
         check_sizes(op, v, w, b_visible, b_hidden, sigma)
-        visible, hidden = w.shape
-        expect_shape(op, "h0", h0, (len(v), hidden))
         expect_dims(op, "vk", vk, 2, "[C, V]")
-        expect_shape(op, "vk", vk, (len(vk), visible))
-        expect_shape(op, "hk", hk, (len(vk), hidden))
+        (rows, visible), chains, hidden = v.shape, len(vk), w.shape[1]
+        statistics = [(rows, hidden), (chains, visible), (chains, hidden)]
+        shapes = [*statistics, *(2 * [w.shape, (visible,), (hidden,)])]
+        for (name, _, _), x, shape in zip(named[1:], natives[1:], shapes):
+            if x.shape != shape:
+                expect_shape(op, name, x, shape)
         expect_rows(op, "v", v)
         expect_rows(op, "vk", vk)
-        for name, velocity, parameter in zip(velocities, changed[3:], changed[:3]):
-            expect_shape(op, name, velocity, parameter.shape)
-        for name, x in zip((*parameters, *velocities), changed):
-            expect_writable(op, name, x)
-        numbers = {"learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
-        rate, momentum, decay = (number(op, name, x) for name, x in numbers.items())
+        for (name, _, _), x in zip(named[4:10], natives[4:10]):
+            if type(x) is not np.ndarray or not x.flags.carray:
+                expect_writable(op, name, x)
+        rate, momentum, decay = (
+            number(op, "learning_rate", learning_rate),
+            number(op, "momentum", momentum),
+            number(op, "weight_decay", weight_decay),
+        )
         precision = None if sigma is None else precision_of(sigma)
-        if w.size:
-            inputs = (v, h0, vk, hk, precision)
-            run("rbm_update", _rbm.rbm_update, inputs, *changed, rate, momentum, decay)
+        changed = (w, b_visible, b_hidden, *velocities)
+        run("rbm_update", _rbm.rbm_update, (v, h0, vk, hk, precision), *changed, rate, momentum, decay)
 
 
 def rbm_free_energy(
