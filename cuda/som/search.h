@@ -28,11 +28,21 @@ struct CenteredRows {
   __device__ __forceinline__ Line line(int64_t index) const { return rows.line(index); }
   __device__ __forceinline__ Step step(int k, int left) const { return rows.step(k, left); }
   __device__ __forceinline__ void load(const Line& line, const Step& step, T (&values)[kWidth]) const {
-    rows.load(line, step, values);
     const int valid = line.valid > 0 ? step.left : 0;
+    const T* const from = line.from + step.k;
+    const T* const middle = center + step.k;
+    if (rows.aligned) {  // all or none are valid, and the centre lies aligned as every buffer
+      Pack<T> row{}, mid{};
+      if (valid > 0) {
+        row = *reinterpret_cast<const Pack<T>*>(from);
+        mid = *reinterpret_cast<const Pack<T>*>(middle);
+      }
 #pragma unroll
-    for (int v = 0; v < kWidth; ++v)
-      if (v < valid) values[v] -= center[step.k + v];
+      for (int v = 0; v < kWidth; ++v) values[v] = row.value[v] - mid.value[v];
+    } else {
+#pragma unroll
+      for (int v = 0; v < kWidth; ++v) values[v] = v < valid ? from[v] - middle[v] : T(0);
+    }
   }
 };
 
