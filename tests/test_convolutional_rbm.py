@@ -170,6 +170,21 @@ def test_shapes_are_settled(rng):
     assert len(one.get_feature_names_out()) == one.transform(x).shape[1]
 
 
+def test_pictures_may_come_as_such(rng):
+    x = (rng.random((9, 2, 5, 4)) < 0.5).astype(float)
+    options = {"kernel_size": 2, "n_epochs": 2, "random_state": 0}
+    of_pictures = ConvolutionalRBM(3, **options).fit(x)
+    of_rows = ConvolutionalRBM(3, image_shape=(2, 5, 4), **options).fit(x.reshape(9, -1))
+    assert of_pictures.image_shape_ == of_rows.image_shape_ == (2, 5, 4)
+    np.testing.assert_array_equal(of_pictures.transform(x), of_rows.transform(x.reshape(9, -1)))
+    with pytest.raises(ValueError, match=r"transform\] X has pictures of \(2, 4, 5\), expected \(2, 5, 4\)"):
+        of_pictures.transform(x.transpose(0, 1, 3, 2))
+    with pytest.raises(ValueError, match=r"fit\] X has pictures of \(2, 5, 4\), expected \(2, 4, 5\)"):
+        ConvolutionalRBM(3, image_shape=(2, 4, 5)).fit(x)
+    again = of_pictures.fit(x.reshape(9, 40)[:, :36])  # a fit forgets the shape of an earlier one
+    assert again.image_shape_ == (1, 6, 6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

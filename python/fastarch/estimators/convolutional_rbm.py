@@ -13,6 +13,7 @@ from fastarch.estimators._draws import Stream, sigmoid
 from fastarch.estimators.base import array_module
 from fastarch.estimators.contrastive import Contrastive
 from fastarch.estimators.partition import states
+from fastarch.estimators.questions import host
 from fastarch.estimators.rows import Rows
 from fastarch.estimators.validation import check_choice, check_count, warn
 
@@ -27,14 +28,15 @@ _UNITS_STREAM = (1 << 63) + 1
 class ConvolutionalRBM(Contrastive):
     """A restricted Boltzmann machine whose weights are filters shared by all places of a picture.
 
-    X is [N, C H W], dense or sparse, a picture a row; image_shape: (H, W) or (C, H, W), None for one square
-    channel where D is a square and else one row of D pixels. n_components: filters, of kernel_size (one int
-    or (height, width), cut to the picture's). Hidden units lie in blocks of pool_size x pool_size of which
-    at most one is on, and a pooling unit is on when one is; what no whole block covers is left out. visible:
-    "bernoulli" for pixels in [0, 1], or "gaussian", standardised by the mean and deviation of all pixels.
-    sparsity_target and sparsity_cost act on the hidden biases. Steps are means over places as well as
-    samples; the other parameters are those of `RBM`. Lee, Grosse, Ranganath and Ng, "Convolutional deep
-    belief networks for scalable unsupervised learning of hierarchical representations" (2009).
+    X is [N, C, H, W], or [N, C H W] dense or sparse, a picture a row; image_shape: (H, W) or (C, H, W), None
+    for the shape of X, of rows one square channel where D is a square and else a row of D pixels.
+    n_components: filters, of kernel_size (one int or (height, width), cut to the picture's). Hidden units lie
+    in blocks of pool_size x pool_size of which at most one is on, and a pooling unit is on when one is; what
+    no whole block covers is left out. visible: "bernoulli" for pixels in [0, 1], or "gaussian", standardised
+    by the mean and deviation of all pixels. sparsity_target and sparsity_cost act on the hidden biases. Steps
+    are means over places as well as samples; the other parameters are those of `RBM`. Lee, Grosse, Ranganath
+    and Ng, "Convolutional deep belief networks for scalable unsupervised learning of hierarchical
+    representations" (2009).
     """
 
     def __init__(
@@ -82,6 +84,20 @@ class ConvolutionalRBM(Contrastive):
         self.verbose = verbose
         self.random_state = random_state
 
+    # Input
+
+    def _rows(self, X: Any, method: str, reset: bool = False) -> Rows:
+        x, back = self._input(X, method, reset=reset, dims=(2, 4))
+        shape = x.shape[1:] if len(x.shape) == 4 else None
+        if reset:
+            self._shape_seen_ = shape
+        elif shape is not None and shape != self.image_shape_:
+            raise ValueError(
+                f"[{self._name}.{method}] X has pictures of {shape}, expected {self.image_shape_} as in fit"
+            )
+        flat = x if shape is None else x.reshape(len(x), -1)
+        return Rows(flat, self.dtype if reset else self.w_.dtype, back=back)
+
     # Training
 
     def _check_parameters(self, method: str) -> None:
@@ -104,6 +120,8 @@ class ConvolutionalRBM(Contrastive):
     def _settle_shape(self, features: int) -> tuple[int, ...]:
         shape = self.image_shape
         who = f"{self._name}.fit"
+        if shape is None and self._shape_seen_ is not None:
+            return self._shape_seen_
         if shape is None:
             side = math.isqrt(features)
             return (1, side, side) if side * side == features else (1, 1, features)
@@ -114,7 +132,12 @@ class ConvolutionalRBM(Contrastive):
             raise ValueError(
                 f"[{who}] X has {features} features, expected {math.prod(sizes)} of {shape} pictures"
             )
-        return sizes if len(sizes) == 3 else (1, *sizes)
+        settled = sizes if len(sizes) == 3 else (1, *sizes)
+        if self._shape_seen_ not in (None, settled):
+            raise ValueError(
+                f"[{who}] X has pictures of {self._shape_seen_}, expected {settled}: image_shape"
+            )
+        return settled
 
     def _settle_kernel(self) -> tuple[int, int]:
         """The filters' height and width, no larger than the picture and small enough that a block fits."""
@@ -356,7 +379,7 @@ class ConvolutionalRBM(Contrastive):
         xp, total = array_module(self.w_), -np.inf
         for v in states(pixels, self.w_.dtype):
             energies = self._energies(xp.asarray(v).reshape(len(v), *self.image_shape_))
-            total = float(np.logaddexp(total, np.logaddexp.reduce(np.asarray(-energies, np.float64))))
+            total = float(np.logaddexp(total, np.logaddexp.reduce(host(-energies).astype(np.float64))))
         return total
 
     def pseudo_likelihood(self, X: Any, n_units: int | None = None) -> Any:

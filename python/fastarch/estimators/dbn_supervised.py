@@ -75,7 +75,8 @@ class _FineTuned(Transformer, Stack):
                 for step in range(steps):
                     index = order[step * batch : (step + 1) * batch]
                     optimizer.zero_grad()
-                    value = loss(network(tensor(self._inputs(rows.take(index)))), target[index])
+                    wanted = target[array_module(target).asarray(index)]
+                    value = loss(network(tensor(self._inputs(rows.take(index)))), wanted)
                     value.backward()
                     optimizer.step()
                     total += float(value.data) * len(index)

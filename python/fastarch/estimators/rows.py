@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastarch.arrays import Array, Restore
+from fastarch.arrays import Array, Restore, namespace
 from fastarch.estimators.validation import is_sparse
 
 _BLOCK_BYTES = 1 << 24  # of dense rows held while walking over everything
@@ -44,10 +44,15 @@ class Rows:
 
     def take(self, index: slice | np.ndarray) -> Array:
         """The rows at `index` (a slice, or numbers on the host), dense and contiguous."""
-        rows = self._dense(self.x[index]) if self.sparse else self.x[index]
+        if self.sparse:
+            rows, xp = self._dense(self.x[index]), np
+        else:
+            xp = namespace(self.x)
+            index = index if isinstance(index, slice) else xp.asarray(index)
+            rows = self.x[index]
         if self.beside is None:
             return rows
-        return np.concatenate([rows, self.beside[index].astype(self.dtype)], 1)
+        return xp.concatenate([rows, self.beside[index].astype(self.dtype)], 1)
 
     def _dense(self, matrix: Any) -> np.ndarray:
         if self.fill == 0:
