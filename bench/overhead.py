@@ -52,6 +52,7 @@ def calls() -> dict[str, Callable[[], Any]]:
     dy, small = np.ones((2, 4, 6, 6), f), np.ones((2, 3, 4, 4), f)
     rows, matrix, wide = np.ones((4, 8), f), np.ones((5, 8), f), np.ones((4, 5), f)
     argmax, target, losses = np.zeros((2, 3, 4, 4), np.uint8), np.zeros(4, np.int64), np.ones(4, f)
+    vector = np.ones(3, f)
     ops = fa.ops
     return {
         "conv2d": lambda: ops.conv2d(x, weight, bias),
@@ -69,6 +70,10 @@ def calls() -> dict[str, Callable[[], Any]]:
         "cross_entropy": lambda: ops.cross_entropy(rows, target),
         "cross_entropy_backward": lambda: ops.cross_entropy_backward(losses, rows, target),
         "dropout": lambda: ops.dropout(x, 0.5, 1, 2),
+        "batch_norm": lambda: ops.batch_norm(x, vector, vector, vector, vector),
+        "batch_norm_backward": lambda: ops.batch_norm_backward(x, x, vector, vector, vector),
+        "local_response_norm": lambda: ops.local_response_norm(x, 5),
+        "adaptive_max_pool2d": lambda: ops.adaptive_max_pool2d(x, 2),
     }
 
 
