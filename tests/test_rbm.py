@@ -320,6 +320,18 @@ def test_the_type_of_the_data_stays_and_can_be_chosen(rng):
     assert chosen.w_.dtype == np.float32
 
 
+def test_every_backend_learns_the_same(rng, backend):
+    x = rng.random((25, 6)).astype(np.float32)
+    options = {"n_epochs": 2, "batch_size": 10, "random_state": 3}
+    for kind, more in ((RBM, {"persistent": True}), (RBM, {"hidden": "relu"}), (GaussianRBM, {})):
+        with fa.backend("numpy"):
+            model = kind(4, learning_rate=0.01, **options, **more).fit(x)
+        with fa.backend(backend.name):
+            other = kind(4, learning_rate=0.01, **options, **more).fit(x)
+            np.testing.assert_allclose(other.transform(x), model.transform(x), atol=1e-5)
+        np.testing.assert_allclose(model.w_, other.w_, atol=1e-5)
+
+
 def test_the_global_seed_decides_without_one(rng):
     x = binary(rng, 20, 4)
 

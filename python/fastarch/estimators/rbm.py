@@ -102,7 +102,7 @@ class RBM(Discrete):
 
     def _encode(self, x: Array) -> tuple[Array, Array | None]:
         xp = array_module(x)
-        v = xp.clip(x, 0, 1)
+        v = xp.minimum(xp.maximum(x, 0), 1)  # a batch is small, and clip slow to start
         return absent(v, xp) if self.allow_missing else (v, None)
 
 
