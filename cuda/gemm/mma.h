@@ -164,8 +164,10 @@ __device__ __forceinline__ void plain_step(const float* a, const float* b, typen
 
 // Grid and results are multiply_kernel's.
 template <class Tile, class Problem>
-constexpr int kResidentBlocks =  // 3xTF32 and row sums together take the registers of another block
-    Problem::kRowSums && Tile::kMode == Precision::tf32x3 ? 1 : Tile::kResident;
+constexpr int kResidentBlocks =  // row sums beside 3xTF32 or 16-bit operands take another block's registers
+    Problem::kRowSums && (Tile::kMode == Precision::tf32x3 || kIsHalf<typename Tile::Value>)
+        ? 1
+        : Tile::kResident;
 
 template <class Tile, class Problem>
 __global__ void __launch_bounds__(Tile::kThreads, (kResidentBlocks<Tile, Problem>))

@@ -102,7 +102,7 @@ struct MmaTiles {
   static void each(Visit&& visit) {
     visit.template operator()<MmaTile<T, Precision::tf32, 128, 128, 64, 32, 2>>();
     visit.template operator()<MmaTile<T, Precision::tf32, 64, 64, 32, 32, 4>>();
-    visit.template operator()<MmaTile<T, Precision::tf32, 16, 64, 16, 32, 8>>();
+    visit.template operator()<MmaTile<T, Precision::tf32, 16, 64, 16, 32, sizeof(T) == 4 ? 8 : 6>>();
   }
 };
 
