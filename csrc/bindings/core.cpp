@@ -50,7 +50,7 @@ void fill(py::handle out, uint64_t seed, uint64_t offset, int64_t start) {
     // Whole positions at once; at the ends of the array, where some words are not wanted, one by one.
     const int64_t whole = std::max(first + from, (start + 3) / 4), stop = std::min(first + to, end / 4);
     if (whole < stop)
-      philox_fill(seed, offset, static_cast<uint64_t>(whole), stop - whole, words + 4 * whole - start);
+      philox_fill(seed, offset, static_cast<uint64_t>(whole), stop - whole, words + (4 * whole - start));
     for (const int64_t p : {first + from, first + to - 1}) {
       if (whole <= p && p < stop) continue;
       const PhiloxWords w = philox(seed, offset, static_cast<uint64_t>(p));

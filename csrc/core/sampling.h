@@ -69,10 +69,11 @@ template <>
 struct Format<float> {
   using Integer = int32_t;
   using Unsigned = uint32_t;
-  static constexpr int kMantissa = 23, kBias = 127;
+  static constexpr Unsigned kMantissa = 23;
+  static constexpr int kBias = 127;
   // 1.5 * 2^23 + kBias: adding it rounds to an integer, which the lowest bits then hold as an exponent.
   static constexpr float kRound = 12583039.0f;
-  static constexpr Integer kRootHalf = 0x3F3504F3;
+  static constexpr Unsigned kRootHalf = 0x3F3504F3;
   static constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
   FASTARCH_ARITHMETIC static float exp2(float f) {
@@ -96,9 +97,10 @@ template <>
 struct Format<double> {
   using Integer = int64_t;
   using Unsigned = uint64_t;
-  static constexpr int kMantissa = 52, kBias = 1023;
+  static constexpr Unsigned kMantissa = 52;
+  static constexpr int kBias = 1023;
   static constexpr double kRound = 6755399441056767.0;  // 1.5 * 2^52 + kBias
-  static constexpr Integer kRootHalf = 0x3FE6A09E667F3BCD;
+  static constexpr Unsigned kRootHalf = 0x3FE6A09E667F3BCD;
   static constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.6931471805599453;
 
   FASTARCH_ARITHMETIC static double exp2(double f) {
@@ -169,10 +171,12 @@ template <class T>
 FASTARCH_ARITHMETIC void normal_pair(uint32_t of_radius, uint32_t of_angle, T* first, T* second) {
   using F = Format<T>;
   using I = typename F::Integer;
+  using U = typename F::Unsigned;
   const T x = add(static_cast<T>(of_radius), T(0.5));  // ln(x / 2^32) is of (0, 1]
-  const I bits = bits_as<I>(x);
-  const I exponent = (bits - F::kRootHalf) >> F::kMantissa;
-  const T m = bits_as<T>(static_cast<I>(bits - exponent * (I(1) << F::kMantissa)));
+  const U bits = bits_as<U>(x);
+  // x is at least 1/2, so that two more make its exponent positive.
+  const I exponent = static_cast<I>((bits - F::kRootHalf + (U(2) << F::kMantissa)) >> F::kMantissa) - 2;
+  const T m = bits_as<T>(static_cast<U>(bits - (static_cast<U>(exponent) << F::kMantissa)));
   const T s = divide(add(m, T(-1)), add(m, T(1)));
   const T log = add(multiply(static_cast<T>(exponent - 32), F::kLn2), multiply(F::log(multiply(s, s)), s));
   T radius = root(multiply(log, T(-2)));
