@@ -21,9 +21,11 @@ struct Product {
   using Value = T;
   static constexpr bool kRowSums = false;
 
-  Operands<A, B, Result, T> operands;
+  using Parts = Operands<A, B, Result, T>;
 
-  __device__ __forceinline__ const auto& at(int) const { return operands; }
+  Parts operands;
+
+  __device__ __forceinline__ const Parts& at(int) const { return operands; }
 };
 
 template <class T, bool Down>

@@ -154,7 +154,7 @@ template <class Result>
 concept TakesTiles = requires { Result::kTakesTiles; };
 
 template <class Problem>
-constexpr bool kTakesTiles = TakesTiles<decltype(std::declval<Problem>().at(0).result)>;
+constexpr bool kTakesTiles = TakesTiles<decltype(Problem::Parts::result)>;
 
 // Stores a block's sums where they belong, by store_tile(Tile(), shared, sums, store one).
 template <class Tile, class Problem, class Sums, class T = Compute<typename Problem::Value>>

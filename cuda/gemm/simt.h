@@ -9,9 +9,10 @@
 //
 // What A, B and the result are is the problem's business: a type with
 //   using Value = float or double;
-//   using Parts = Operands<...>;  Parts at(int batch) const;  readers (matrix.h) and result of a batch's
-//   member static constexpr bool kRowSums;     whether row_sums[m] = sum over k of A[m, k] may be wanted as
-//   well
+//   using Parts = Operands<...>;        readers (matrix.h) and result; named, because nvcc's host pass cannot
+//                                       deduce what a __device__ function returns
+//   Parts at(int batch) const;          those of one member of the batch
+//   static constexpr bool kRowSums;     whether row_sums[m] = sum over k of A[m, k] may be wanted as well
 #pragma once
 #include "core/buffer.h"
 #include "gemm/block.h"

@@ -118,9 +118,11 @@ struct Search {
   using Value = T;
   static constexpr bool kRowSums = false;
 
-  Operands<CenteredRows<T>, CenteredRows<T>, LowestResult<T>, T> operands;
+  using Parts = Operands<CenteredRows<T>, CenteredRows<T>, LowestResult<T>, T>;
 
-  __device__ __forceinline__ const auto& at(int) const { return operands; }
+  Parts operands;
+
+  __device__ __forceinline__ const Parts& at(int) const { return operands; }
 };
 
 constexpr int kSearchThreads = 256, kSearchWarps = kSearchThreads / kWarpThreads;

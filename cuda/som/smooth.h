@@ -75,9 +75,11 @@ struct AlongProblem {
   using Value = T;
   static constexpr bool kRowSums = false;
 
-  SmoothOperands<T, Matrix<T, true>> even, odd;
+  using Parts = SmoothOperands<T, Matrix<T, true>>;
 
-  __device__ __forceinline__ const auto& at(int parity) const { return parity ? odd : even; }
+  Parts even, odd;
+
+  __device__ __forceinline__ const Parts& at(int parity) const { return parity ? odd : even; }
 };
 
 // The second pass: a member of the batch for each row of the grid.
@@ -86,12 +88,14 @@ struct AcrossProblem {
   using Value = T;
   static constexpr bool kRowSums = false;
 
-  SmoothOperands<T, Matrix<T, true>> first;
+  using Parts = SmoothOperands<T, Matrix<T, true>>;
+
+  Parts first;
   int64_t weights_pitch, in_pitch, out_pitch;  // elements between parities, and between rows of the grid
   int parities;
 
-  __device__ __forceinline__ auto at(int row) const {
-    auto operands = first;
+  __device__ __forceinline__ Parts at(int row) const {
+    Parts operands = first;
     if (parities == 2 && row % 2) operands.a.data += weights_pitch;
     operands.b.data += row * in_pitch;
     operands.result.out += row * out_pitch;
@@ -104,9 +108,11 @@ struct GridProblem {
   using Value = T;
   static constexpr bool kRowSums = false;
 
-  SmoothOperands<T, GridWeights<T>> operands;
+  using Parts = SmoothOperands<T, GridWeights<T>>;
 
-  __device__ __forceinline__ const auto& at(int) const { return operands; }
+  Parts operands;
+
+  __device__ __forceinline__ const Parts& at(int) const { return operands; }
 };
 
 // out [M, width] = neighbourhood [M, M] * totals [M, width], overwritten.

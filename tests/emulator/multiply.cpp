@@ -17,9 +17,11 @@ template <bool AlongK>
 struct Product {
   using Value = float;
   static constexpr bool kRowSums = true;
-  Operands<Matrix<float, AlongK>, Matrix<float, AlongK>, MatrixResult<float>, float> operands;
+  using Parts = Operands<Matrix<float, AlongK>, Matrix<float, AlongK>, MatrixResult<float>, float>;
 
-  __device__ const auto& at(int) const { return operands; }
+  Parts operands;
+
+  __device__ const Parts& at(int) const { return operands; }
 };
 
 // Compares A B and A's row sums with loops in double; AlongK says how both operands lie in memory.
