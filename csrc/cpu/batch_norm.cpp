@@ -109,7 +109,7 @@ void batch_norm_forward(const BatchNormForward<T, P>& call, Stream) {
   if (layout.size() == 0) return;
   const double count = static_cast<double>(layout.per_channel());
   for_channels(layout, [&](int64_t begin, int64_t end) {
-    double sum[kChannels], none[kChannels], squares[kChannels];
+    double sum[kChannels] = {}, none[kChannels] = {}, squares[kChannels] = {};
     T scale[kChannels];
     const auto zero = [](int64_t, int64_t) { return T(0); };
     channel_sums<T>(layout, begin, end, sum, none, [&](int64_t i, int64_t) { return call.x[i]; }, zero);
@@ -152,7 +152,7 @@ void batch_norm_backward(const BatchNormBackward<T, P>& call, Stream) {
   if (layout.size() == 0) return;
   const double count = static_cast<double>(layout.per_channel());
   for_channels(layout, [&](int64_t begin, int64_t end) {
-    double sum[kChannels], product[kChannels];
+    double sum[kChannels] = {}, product[kChannels] = {};
     T scale[kChannels], offset[kChannels], slope[kChannels];
     const auto passed = [&](int64_t i) { return call.y && call.y[i] <= 0 ? T(0) : call.dy[i]; };
     channel_sums<T>(

@@ -342,8 +342,8 @@ template <class T>
 void recurrent_gates_forward(const T* product, const T* b_n, const T* h, T* gates, T* c, T* y, T* extra,
                              Cell cell, int64_t sequences, int64_t units, Stream) {
   if (sequences == 0 || units == 0) return;
-  std::vector<const T*> before(h ? static_cast<size_t>(sequences) : 0);
-  for (size_t b = 0; b < before.size(); ++b) before[b] = h + static_cast<int64_t>(b) * units;
+  std::vector<const T*> before;  // stays empty where there is no h
+  for (int64_t b = 0; h && b < sequences; ++b) before.push_back(h + b * units);
   RecurrentRows<T> state;
   state.part = part_of(cell);
   state.units = units;
