@@ -165,7 +165,8 @@ void som_totals_forward(const T* x, const int64_t* index, T* totals, int64_t n, 
   // Slices of the rows, so that a unit with most of them is not one block's work.
   constexpr int64_t kSlice = 4096, kMostParts = 16;
   const int64_t wanted = std::max<int64_t>(1, std::min(kMostParts, n / kSlice));
-  const int64_t slice = divide_up(divide_up(n, wanted), kTotalsThreads) * kTotalsThreads;
+  const int64_t slice =
+      std::max<int64_t>(1, divide_up(divide_up(n, wanted), kTotalsThreads)) * kTotalsThreads;
   const int64_t parts = std::max<int64_t>(1, divide_up(n, slice));
   const int64_t chunks = std::max<int64_t>(1, divide_up(d, int64_t{kTotalsColumns} * kTotalsThreads));
   const int64_t blocks = m * parts * chunks, size = m * (d + 1);

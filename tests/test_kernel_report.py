@@ -117,6 +117,8 @@ def test_a_tensor_core_kernel_without_tensor_cores_fails(report, nvcc, capsys):
     assert report.main(nvcc(renamed[0], sass=renamed[1])) == 0
     assert report.main(nvcc(renamed[0], sass=renamed[1].replace("HMMA", "FMUL"))) == 1
     assert "mma_kernel has no tensor-core instruction" in capsys.readouterr().err
+    older = renamed[0].replace("sm_90", "sm_75")  # which never starts it
+    assert report.main(nvcc(older, sass=renamed[1].replace("HMMA", "FMUL"))) == 0
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,20 @@ def test_clamped_units_keep_their_values(backend: Backend) -> None:
     assert set(np.unique(np.delete(backend.host(again), np.s_[::3], axis=1))) <= {0.0, 1.0}
 
 
+@pytest.mark.parametrize("part", ["chains", "data"])
+def test_chains_may_share_memory_with_the_data(part: str, backend: Backend) -> None:
+    """Chains that begin where the data does, but are fewer or more rows."""
+    whole = machine(9, 12, 6, "float32")
+    v = backend.put(whole.pop("v"))
+    rest = put(backend, {**whole, "k": 2, "seed": 3})
+    few = v[:4]
+    shared, own = ((v, few), (v, few.copy())) if part == "chains" else ((few, v), (few.copy(), v))
+    want = backend.call("rbm_phases", {"v": own[0], "chain": own[1], **rest})
+    got = backend.call("rbm_phases", {"v": shared[0], "chain": shared[1], **rest})
+    for a, b in zip(got, want):
+        np.testing.assert_array_equal(backend.host(a), backend.host(b))
+
+
 def test_nothing_to_sample(backend: Backend) -> None:
     """Half steps of no rows are empty, a machine without hidden units is its biases."""
     empty = {"v": np.ones((0, 4), np.float32), "w": np.ones((4, 3), np.float32)}

@@ -6,8 +6,8 @@
     tools/kernel_report.py --arch 90 cuda/conv2d.cu       one file
 
 Needs nvcc (on PATH, in CUDA_HOME, or by --nvcc), no GPU. Exits with 1 when a kernel spills registers or uses
-a local stack, or when one with mma in its name has no tensor-core instruction, and with 2 when nvcc is
-missing or a file does not compile.
+a local stack, or when one with mma in its name has no tensor-core instruction (from 8.0 on), and with 2 when
+nvcc is missing or a file does not compile.
 
 With nvdisasm (the CUDA toolkit's, or pip install nvidia-cuda-nvdisasm) the table also has
     threads     of a block, by the kernel's launch bounds; ? where it has none, and 256 is assumed below
@@ -230,8 +230,9 @@ def main(arguments: list[str] | None = None) -> int:
             f"{k.spill_stores} of stores, {k.spill_loads} of loads",
             file=sys.stderr,
         )
-    # What is called after mma but does its sums elsewhere has lost its point on the way through the compiler.
-    scalar = [k for k in kernels if "mma" in k.name and k.tensor == 0]
+    # What is called after mma but does its sums elsewhere has lost its point on the way through the compiler;
+    # before 8.0 there is nothing to find.
+    scalar = [k for k in kernels if "mma" in k.name and k.tensor == 0 and int(k.arch.rstrip("af")) >= 80]
     for k in scalar:
         print(
             f"kernel_report: {k.file}: {k.name} has no tensor-core instruction on sm_{k.arch}",

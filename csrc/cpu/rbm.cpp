@@ -178,7 +178,7 @@ void rbm_phases(const T* data, const T* start, const Machine<T>& machine, const 
     rbm_half_step<T>(x, machine.w_up, machine.hidden, {}, mean, sample, count, machine.v, machine.h, false,
                      now, stream);
   };
-  const bool from_data = start == data;
+  const bool from_data = start == data && rows == chains;  // chains may also begin where the data does
   up(data, h0, from_data ? h.get() : nullptr, rows);
   for (int64_t i = 0; i < k; ++i) {
     if (i > 0 || !from_data) up(i ? vk : start, nullptr, h.get(), chains);

@@ -108,8 +108,9 @@ void backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& s
   const Axes axes = axes_of(s, false);
   const bool square = s.r == s.s;
   const int window = square && (s.r == 3 || s.r == 5) ? static_cast<int>(s.r) : 0;
-  const int64_t taps = s.r * s.s, parts = window > 0 ? 1 : (taps + 15) / 16, blocks = s.k * parts,
-                pixels = s.n * s.p * s.q;
+  if (s.k == 0) return;
+  const int64_t taps = s.r * s.s, parts = window > 0 ? 1 : std::max<int64_t>(1, (taps + 15) / 16),
+                blocks = s.k * parts, pixels = s.n * s.p * s.q;
   check(blocks < (int64_t{1} << 31), "conv2d_backward_weight", blocks, " blocks, expected less than 2^31");
   // Enough blocks to fill the device several times over, none with less than a few turns of its loop.
   constexpr int64_t kBlocksEach = 16, kFewestPixels = 8 * kThreads, kMostSlices = 65535;

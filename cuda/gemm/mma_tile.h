@@ -11,7 +11,7 @@
 namespace fastarch::cuda {
 
 // An operand's piece of one step. It lies as its reader brings it: lines along k, or k by k; no transposition
-// on the way. Either pitch lets what the 32 lanes read together fall into 32 different banks.
+// on the way. Either pitch lets what the 32 lanes of load() read together fall into 32 different banks.
 template <class T, int Lines, int Depth, bool AlongK>
 struct Panel {
   static constexpr int kChunk = 16 / sizeof(T);  // values of k in a register of a quad of lanes: 4 or 8
