@@ -377,3 +377,21 @@ def test_a_parameter_that_cannot_be_updated_in_place_is_refused() -> None:
     (p * p).sum().backward()
     with pytest.raises(ValueError, match=r"\[SGD\] a parameter of shape \(2, 3\) is not contiguous"):
         optim.SGD([p], lr=0.1).step()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("norm_type", [2.0, 3.0])
+def test_the_norm_of_16_bit_gradients_is_float32_s(dtype: str, norm_type: float) -> None:
+    """100 elements of 100: their squares alone are beyond float16, and bfloat16 sums stop growing early."""
+    kind = pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else np.float16
+    parameter = nn.Parameter(np.zeros(100, kind))
+    parameter.grad = np.full(100, 100, kind)
+    norm = optim.clip_grad_norm_(parameter, 1e-6, norm_type)
+    expected = 100 * 100 ** (1 / norm_type)
+    assert norm.dtype == np.float32
+    np.testing.assert_allclose(norm, expected, rtol=1e-5)
+    tolerance = 6e-8 if dtype == "float16" else 0  # float16 has no smaller step
+    clipped = 1e-6 * 100 / expected
+    np.testing.assert_allclose(parameter.grad.astype(np.float32), clipped, rtol=1e-2, atol=tolerance)
+    assert parameter.grad.all()
+    assert parameter.grad.dtype == kind

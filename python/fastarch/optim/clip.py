@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastarch.arrays import namespace
+from fastarch.arrays import is_half, namespace
 from fastarch.autograd import Array
 from fastarch.tensors import Tensor
 
@@ -24,9 +24,9 @@ def clip_grad_norm_(
     """Scales all gradients together so that their norm, as of one long vector, is at most max_norm; returns
     the norm before.
 
-    The norm is a NumPy scalar, or a CuPy array of no dimensions, so that the device is not waited for. Raises
-    ValueError for a max_norm below 0 and a norm_type not above 0, and RuntimeError for a norm that is not
-    finite when asked to.
+    The norm, in float32 of 16-bit gradients, is a NumPy scalar, or a CuPy array of no dimensions, so that the
+    device is not waited for. Raises ValueError for a max_norm below 0 and a norm_type not above 0, and
+    RuntimeError for a norm that is not finite when asked to.
     """
     if not max_norm >= 0:
         raise ValueError(f"[clip_grad_norm_] max_norm must be at least 0, got {max_norm}")
@@ -41,12 +41,17 @@ def clip_grad_norm_(
         raise RuntimeError(f"[clip_grad_norm_] the norm of the gradients is {norm}")
     scale = xp.minimum(max_norm / (norm + norm.dtype.type(1e-6)), 1)
     for g in grads:
-        g *= scale.astype(g.dtype)
+        if is_half(g.dtype):  # a scale of 16 bits would be rounded, or 0
+            g[...] = g.astype(np.float32) * scale
+        else:
+            g *= scale.astype(g.dtype)
     return norm
 
 
 def _norm(flat: Array, norm_type: float) -> Any:
     xp = namespace(flat)
+    if is_half(flat.dtype):  # float16 ends at 65504: its squares, and their sum, do not fit
+        flat = flat.astype(np.float32)
     if norm_type == 2:
         return xp.sqrt(flat.dot(flat))
     if norm_type == inf:
