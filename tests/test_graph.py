@@ -289,3 +289,49 @@ def test_a_capture_inside_a_capture() -> None:
     outer(X)
     with pytest.raises(RuntimeError, match="captures another one"):
         outer(X)
+
+
+def replayable(optimizer: Any, parameter: Any) -> Callable[[Any], Any]:
+    def step(x: Any) -> Any:
+        parameter.grad = np.ones(2, np.float32)
+        optimizer.step()
+        return x
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        (fa.optim.SGD, {"momentum": 0.9}),
+        (fa.optim.RMSprop, {"momentum": 0.9}),
+        (fa.optim.RMSprop, {"centered": True}),
+    ],
+)
+def test_state_is_made_outside_a_capture(device: Device, kind: Any, change: dict[str, Any]) -> None:
+    """A replay would take each gradient for the first one."""
+    parameter = nn.Parameter(np.ones(2, np.float32))
+    optimizer = kind([parameter], lr=0.5)
+    step = replayable(optimizer, parameter)
+    graph, x = fa.cuda.graph(step), device.ndarray(np.ones(2))
+    graph(x)
+    graph(x)
+    optimizer.param_groups[0].update(change)
+    with pytest.raises(RuntimeError, match=r"^\[graph\] \w+ sees the first gradient of a parameter"):
+        graph(x)
+    step(x)
+    graph(x)
+    assert device.log.count("launch") == 2
+
+
+def test_a_loaded_state_captures_anew(device: Device) -> None:
+    parameter = nn.Parameter(np.ones(2, np.float32))
+    optimizer = fa.optim.SGD([parameter], lr=0.5, momentum=0.9)
+    graph, x = fa.cuda.graph(replayable(optimizer, parameter)), device.ndarray(np.ones(2))
+    for _ in range(2):
+        graph(x)
+    assert device.log.count("begin") == 1
+    optimizer.load_state_dict(optimizer.state_dict())
+    for _ in range(2):
+        graph(x)
+    assert device.log.count("begin") == 2

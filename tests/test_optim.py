@@ -395,3 +395,38 @@ def test_the_norm_of_16_bit_gradients_is_float32_s(dtype: str, norm_type: float)
     np.testing.assert_allclose(parameter.grad.astype(np.float32), clipped, rtol=1e-2, atol=tolerance)
     assert parameter.grad.all()
     assert parameter.grad.dtype == kind
+
+
+CHANGES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
+    (optim.SGD, {"momentum": 0.0}, {"momentum": 0.9}),
+    (optim.SGD, {"momentum": 0.9}, {"momentum": 0.0}),
+    (optim.RMSprop, {"momentum": 0.0}, {"momentum": 0.9, "centered": True}),
+    (optim.RMSprop, {"momentum": 0.9, "centered": True}, {"momentum": 0.0, "centered": False}),
+    (optim.Adam, {"amsgrad": False}, {"amsgrad": True}),
+    (optim.Adam, {"amsgrad": True}, {"amsgrad": False}),
+]
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize(("kind", "before", "after"), CHANGES)
+def test_an_option_changed_between_steps(
+    kind: Any, before: dict[str, Any], after: dict[str, Any], steps: int
+) -> None:
+    """The steps go on, and the state that is saved is the one that the options of now load."""
+
+    def learn(parameter: Any, optimizer: Any, count: int) -> None:
+        for _ in range(count):
+            parameter.grad = np.array([1.0, -2.0])
+            optimizer.step()
+
+    p = nn.Parameter(np.array([3.0, 4.0]))
+    optimizer = kind([p], lr=0.1, **before)
+    learn(p, optimizer, 2)
+    optimizer.param_groups[0].update(after)
+    learn(p, optimizer, steps)
+    q = nn.Parameter(p.data.copy())
+    other = kind([q], lr=0.1, **after)
+    other.load_state_dict(optimizer.state_dict())
+    learn(p, optimizer, 2)
+    learn(q, other, 2)
+    np.testing.assert_array_equal(p.data, q.data)

@@ -32,6 +32,7 @@ class Optimizer:
     """
 
     _by_step = False  # whether an update depends on how many there have been
+    _loads = 0  # how often the state was replaced by another one's
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         self.defaults = defaults
@@ -97,7 +98,7 @@ class Optimizer:
         """Updates every parameter that has a gradient, in place; the others, and their state, stay as they
         are.
         """
-        note(self._settings)
+        note(lambda: (self._loads, self._settings()))
         if self._by_step:
             refuse(f"{self._name} counts its steps on the host (SGD and RMSprop do not need to)")
         for group in self.param_groups:
@@ -105,11 +106,7 @@ class Optimizer:
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                state = self.state.get(p)
-                if state is None:
-                    state = self._new_state(p, group)
-                    if state:
-                        self.state[p] = state
+                state = self._state_of(p, group)
                 module = self._compiled(p)
                 if module is None:
                     self._update(p, group, state)
@@ -159,6 +156,20 @@ class Optimizer:
     def _new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """The state of a parameter before its first update."""
         return {name: 0 if name == "step" else np.zeros_like(p.data) for name in self._state_names(group)}
+
+    def _state_of(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        """The state of a parameter that is about to be updated, made at its first update."""
+        state = self.state.get(p, {})
+        if any(name not in state for name in self._state_names(group)):  # an option may be on since then
+            self._refuse_first()
+            state = self.state[p] = {**self._new_state(p, group), **state}
+        return state
+
+    def _refuse_first(self) -> None:
+        refuse(
+            f"{self._name} sees the first gradient of a parameter, or its first with these options (run one "
+            "step outside the graph before)"
+        )
 
     def _update(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
         raise TypeError(f"[{self._name}] an optimizer needs a method _update")
@@ -217,7 +228,7 @@ class Optimizer:
         return {
             "state": {
                 numbers[id(p)]: {name: _to_host(value) for name, value in state.items()}
-                for p, state in self.state.items()
+                for p, state in self._complete_states()
             },
             "param_groups": groups,
         }
@@ -263,9 +274,19 @@ class Optimizer:
             p = by_number[number]
             loaded[p] = self._loaded_state(number, p, group_of[id(p)], state)
         self.state = loaded
+        self._loads += 1
         for mine, complete in zip(self.param_groups, loaded_groups):
             mine.clear()
             mine.update(complete)
+
+    def _complete_states(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """The states by the options of now, which may have changed since the last step."""
+        for group in self.param_groups:
+            names = self._state_names(group)
+            for p in group["params"]:
+                if names and p in self.state:
+                    state = {**self._new_state(p, group), **self.state[p]}
+                    yield p, {name: state[name] for name in names}
 
     def _loaded_state(
         self, number: int, p: Tensor, group: dict[str, Any], state: Mapping[str, Any]

@@ -54,7 +54,10 @@ class SGD(Optimizer):
 
     def _together(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> bool:
         """Whether this is the first gradient, which goes into the buffer undampened."""
-        return bool(group["momentum"] != 0 and state["momentum_buffer"] is None)
+        first = group["momentum"] != 0 and state["momentum_buffer"] is None
+        if first:
+            self._refuse_first()  # a replay would take every gradient for the first
+        return bool(first)
 
     def _update_together(
         self, module: ModuleType, batch: list[tuple[Tensor, dict[str, Any]]], group: dict[str, Any], key: bool
@@ -79,7 +82,7 @@ class SGD(Optimizer):
     def _update(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         keep = 1 - group["dampening"]
-        first = momentum != 0 and state["momentum_buffer"] is None
+        first = self._together(p, group, state)
         if first:
             state["momentum_buffer"] = np.empty_like(p.data)
         buffer = state.get("momentum_buffer")
