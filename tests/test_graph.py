@@ -87,7 +87,12 @@ INPUTS: list[tuple[tuple, type[Exception], str]] = [
         TypeError,
         "input 0 is an array of float64 in host memory, expected an array",
     ),
-    ((fa.tensor(X), TARGET), TypeError, "input 0 is a tensor of float32"),
+    ((fa.tensor(X), TARGET), TypeError, "input 0 is a tensor of float32 in"),
+    (
+        (fa.tensor(X, requires_grad=True), TARGET),
+        TypeError,
+        "input 0 is a tensor of float32 that requires a gradient in host memory, expected an array",
+    ),
     ((X,), TypeError, "got 1 inputs, expected 2"),
     ((), TypeError, "called without inputs"),
     ((X, [1, 2]), TypeError, "input 1 is list, expected a tensor, NumPy or CuPy array"),
@@ -335,3 +340,15 @@ def test_a_loaded_state_captures_anew(device: Device) -> None:
     for _ in range(2):
         graph(x)
     assert device.log.count("begin") == 2
+
+
+def test_another_precision_captures_anew(device: Device) -> None:
+    graph, x = fa.cuda.graph(accumulate(device, device.ndarray(np.zeros(3)))), device.ndarray(np.ones(3))
+    for _ in range(3):
+        graph(x)
+    with fa.precision("tf32"):
+        graph(x)
+        graph(x)
+    assert device.log.count("begin") == 2
+    graph(x)
+    assert device.log.count("begin") == 3

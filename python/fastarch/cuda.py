@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastarch import arrays
+from fastarch import arrays, precisions
 from fastarch.autograd import Variable
 from fastarch.capturing import Capture
 from fastarch.tensors import Tensor
@@ -30,13 +30,16 @@ def graph(step: Step, warmup: int = 1) -> Graph:
             loss = step(x, target)      # the same tensor each time, overwritten by the next call
 
     Inputs are copied to where the step was captured with them. When an optimizer's learning rate or another
-    of its settings has changed, the step is captured anew. With host arrays nothing is captured: the step
-    runs as it is, and what a capture would refuse is refused.
+    of its settings has changed, its state was loaded or the precision is another, the step is captured anew.
+    Whatever else the step depends on stays as it was at the capture: train() or eval(), which parameters are
+    learned. With host arrays nothing is captured: the step runs as it is, and what a capture would refuse is
+    refused.
 
     Raises ValueError for a warmup below 1, and when called: TypeError for inputs that are no arrays, lie in
-    several places or have changed their types, ValueError for other shapes than before, and RuntimeError,
-    after the warm-up, for a step that the host takes part in: reading a value (item(), float(), if loss < 1),
-    drawing a random stream (dropout, zoneout), counting steps (Adam), waiting for the device.
+    several places or have changed their types or requires_grad, ValueError for other shapes than before, and
+    RuntimeError, after the warm-up, for a step that the host takes part in: reading a value (item(), float(),
+    if loss < 1), drawing a random stream (dropout, zoneout), counting steps (Adam), making an optimizer's
+    state, waiting for the device.
     """
     return Graph(step, warmup)
 
@@ -107,6 +110,7 @@ class _Captured:
         caller = cupy.cuda.get_current_stream()
         self._stream.wait_event(caller.record())
         with cupy.cuda.using_allocator(self._pool.malloc), self._stream, self.capture:
+            self.capture.note(precisions.current)
             self._stream.begin_capture()
             try:
                 self.outputs = step(*map(_like, inputs, self._static))
@@ -146,7 +150,7 @@ def _like(value: Any, array: Any) -> Any:
 
 
 def _form_of(index: int, value: Any) -> tuple[Any, ...]:
-    """(shape, dtype, whether a tensor, place) of an input."""
+    """(shape, dtype, whether a tensor, whether that requires a gradient, place) of an input."""
     array = _array(value)
     try:
         module = arrays.namespace(array)
@@ -154,9 +158,11 @@ def _form_of(index: int, value: Any) -> tuple[Any, ...]:
         name = type(value).__name__
         raise TypeError(f"[graph] input {index} is {name}, expected a tensor, NumPy or CuPy array") from None
     place = "host" if module is np else f"CUDA device {array.device.id}"
-    return array.shape, str(array.dtype), isinstance(value, Variable), place
+    is_tensor = isinstance(value, Variable)
+    return array.shape, str(array.dtype), is_tensor, is_tensor and value.requires_grad, place
 
 
 def _describe(form: tuple[Any, ...]) -> str:
-    _, dtype, is_tensor, place = form
-    return f"{'a tensor' if is_tensor else 'an array'} of {dtype} in {place} memory"
+    _, dtype, is_tensor, requires_grad, place = form
+    kind = "a tensor" if is_tensor else "an array"
+    return f"{kind} of {dtype}{' that requires a gradient' * requires_grad} in {place} memory"
