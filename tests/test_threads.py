@@ -8,12 +8,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 import fastarch as fa
 from conftest import Backend, on_host, seeded
+from fastarch import autograd, backends, precisions
 
 
 @pytest.mark.backends("cpu", "emulator")
@@ -131,3 +134,40 @@ def test_a_thread_count_that_is_none_is_told(count: str) -> None:
         line
         == f"ValueError: [threads] FASTARCH_NUM_THREADS is {count!r}, expected a whole number from 1 to 4096"
     )
+
+
+SCOPES: list[tuple[Callable[[], Any], Callable[[], Any]]] = [
+    (lambda: fa.precision("tf32"), precisions.current),
+    (lambda: fa.backend("numpy"), backends.current),
+    (fa.no_grad, autograd.is_grad_enabled),
+]
+
+
+@pytest.mark.parametrize(("make", "current"), SCOPES, ids=["precision", "backend", "no_grad"])
+def test_one_scope_in_two_threads(make: Callable[[], Any], current: Callable[[], Any]) -> None:
+    """Each thread leaves it to what was in force there, though the other one entered in between."""
+    scope, outside = make(), current()
+    entered, left = threading.Event(), threading.Event()
+    seen: list[Any] = []
+
+    def other() -> None:
+        seen.append(current())
+        with scope:
+            seen.append(current())
+            entered.set()
+            left.wait(20)
+        seen.append(current())
+
+    thread = threading.Thread(target=other)
+    with scope:
+        inside = current()
+        with scope:
+            thread.start()
+            assert entered.wait(20)
+        assert current() == inside
+    assert current() == outside != inside
+    left.set()
+    thread.join()
+    assert seen[1] == inside
+    assert seen[2] == seen[0]
+    assert current() == outside

@@ -32,6 +32,9 @@ _Scalar = np.generic
 class _Mode(threading.local):
     recording = True
 
+    def __init__(self) -> None:  # once in each thread
+        self.outer: list[bool] = []  # `recording` around the open no_grad blocks
+
 
 _mode = _Mode()
 
@@ -46,18 +49,15 @@ class no_grad:
 
     def __new__(cls, function: Callable | None = None) -> Any:
         scope = object.__new__(cls)
-        scope._outer = []
         return scope if function is None else scope(function)
 
-    _outer: list[bool]
-
     def __enter__(self) -> no_grad:
-        self._outer.append(_mode.recording)
+        _mode.outer.append(_mode.recording)
         _mode.recording = False
         return self
 
     def __exit__(self, *_: object) -> None:
-        _mode.recording = self._outer.pop()
+        _mode.recording = _mode.outer.pop()
 
     def __call__(self, function: Callable) -> Callable:
         @functools.wraps(function)

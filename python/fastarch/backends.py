@@ -46,6 +46,8 @@ def _check_threads() -> None:
 _check_threads()
 _default = _from_environment()
 _selected: ContextVar[str | None] = ContextVar("fastarch_backend", default=_default)
+# What was in force around the open `with` blocks: of this thread, as one object may serve several of them.
+_outer: ContextVar[tuple[str | None, ...]] = ContextVar("fastarch_outer_backends", default=())
 
 
 def reason_unusable(name: str) -> str | None:
@@ -101,16 +103,18 @@ class backend:
         if reason:
             raise RuntimeError(f"[backend] {name!r} cannot run here: {reason}")
         self.name = name
-        self._tokens: list = []
 
     def __enter__(self) -> backend:
-        self._tokens.append(_selected.set(self.name))
+        _outer.set((*_outer.get(), _selected.get()))
+        _selected.set(self.name)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _selected.reset(self._tokens.pop())
+        *outer, before = _outer.get()
+        _outer.set(tuple(outer))
+        _selected.set(before)
 
 
 def implementation(kernel: str, on_device: bool) -> ModuleType | None:

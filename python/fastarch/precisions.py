@@ -28,6 +28,8 @@ def _number(name: str) -> int:
 
 _default = _number(os.environ.get("FASTARCH_PRECISION") or "float32")
 _selected: ContextVar[int] = ContextVar("fastarch_precision", default=_default)
+# What was in force around the open `with` blocks: of this thread, as one object may serve several of them.
+_outer: ContextVar[tuple[int, ...]] = ContextVar("fastarch_outer_precisions", default=())
 
 
 def current() -> int:
@@ -46,13 +48,15 @@ class precision:
     def __init__(self, name: str) -> None:
         self.name = name
         self._number = _number(name)
-        self._tokens: list = []
 
     def __enter__(self) -> precision:
-        self._tokens.append(_selected.set(self._number))
+        _outer.set((*_outer.get(), _selected.get()))
+        _selected.set(self._number)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _selected.reset(self._tokens.pop())
+        *outer, before = _outer.get()
+        _outer.set(tuple(outer))
+        _selected.set(before)
