@@ -218,3 +218,6 @@ def test_one_sample_constant_columns_and_no_pretraining(rng):
     untrained = DBN((4, 3), n_epochs=0, random_state=0).fit(binary(rng, 5, 4))
     assert untrained.history_ == []
     assert untrained.rbms_[0].w_.std() == pytest.approx(0.5, rel=0.5)
+    turned = DBN((4, 4, 4), start="transpose", n_epochs=0, random_state=0).fit(binary(rng, 5, 4))
+    for below, above in zip(turned.rbms_, turned.rbms_[1:]):
+        np.testing.assert_array_equal(above.w_, below.w_.T)  # scaled once, at the bottom

@@ -90,14 +90,16 @@ class Stack(Estimator):
             machine = self._machine_of(kind if i == 0 else "bernoulli", size, (seed + 1 + i) % 2**64)
             machine.n_features_in_ = rows.shape[1]
             machine._prepare(rows, "fit")
-            if self.start == "transpose" and i and self._transposes(size):
+            transposed = self.start == "transpose" and i > 0 and self._transposes(size)
+            if transposed:
                 transpose(self.rbms_[-1], machine)
             if self.n_epochs:
                 title = f"layer {i + 1} of {len(self.hidden_layer_sizes)}"
                 machine._train(rows, title, layer=i + 1)
             else:
                 machine.history_ = []
-                machine.w_ *= 1 / (INITIAL_WEIGHT * math.sqrt(rows.shape[1]))  # as a network would start
+                if not transposed:  # as a network would start; the weights below already do
+                    machine.w_ *= 1 / (INITIAL_WEIGHT * math.sqrt(rows.shape[1]))
             self.rbms_.append(machine)
             if i + 1 < len(self.hidden_layer_sizes):
                 rows = Rows(machine._features(rows))
