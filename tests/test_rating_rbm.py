@@ -123,6 +123,17 @@ def test_adversarial_ratings(rng):
         assert np.isfinite(one.predict_ratings(np.full((2, 3), np.nan))).all()
 
 
+def test_a_first_partial_fit_that_fails_leaves_it_unfitted(rng):
+    full, _ = ratings(rng, 20, 5)
+    model = RatingRBM(4, random_state=0)
+    with pytest.raises(ValueError, match="X holds no rating"):
+        model.partial_fit(np.full((20, 5), np.nan))
+    assert not hasattr(model, "n_features_in_")
+    model.partial_fit(full)
+    expected = RatingRBM(4, random_state=0).partial_fit(full)
+    np.testing.assert_array_equal(model.w_, expected.w_)
+
+
 def test_partial_fit_keeps_the_levels(rng):
     full, known = ratings(rng, 60, 6)
     x = np.where(known, full, np.nan)

@@ -54,8 +54,9 @@ class Estimator:
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
-        if "fit" in vars(cls):
-            cls.fit = _whole_or_not(cls.fit)  # type: ignore[attr-defined]
+        for name in ("fit", "partial_fit"):
+            if name in vars(cls):
+                setattr(cls, name, _whole_or_not(vars(cls)[name]))
 
     def __init__(self) -> None:
         """A subclass stores its arguments here as they come, and looks at them in fit."""
@@ -293,7 +294,8 @@ class Estimator:
 
 
 def _whole_or_not(fit: Callable) -> Callable:
-    """`fit` that, when it fails, leaves the estimator as it was: unfitted, or fitted to what came before."""
+    """`fit` or `partial_fit` that, when it fails, leaves the estimator as it was: unfitted, or fitted to what
+    came before. Arrays that a later partial_fit has changed in place stay changed."""
 
     @functools.wraps(fit)
     def whole(self: Any, *args: Any, **more: Any) -> Any:
