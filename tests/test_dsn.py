@@ -89,6 +89,17 @@ def test_every_solver_lowers_the_error(kind, solver):
             assert losses == sorted(losses, reverse=True)
 
 
+@pytest.mark.parametrize("solver", ["momentum", "adam"])
+def test_the_weights_of_the_lowest_loss_are_kept(solver):
+    x, y = blobs()
+    options = {**SMALL, "n_modules": 1, "n_epochs": 12, "solver": solver, "random_state": 0}
+    fitted = DSNClassifier(**options).fit(x, y)
+    losses = [r["loss"] for r in fitted.history_]
+    chunks, ridge = fitted._chunks(), fitted._recipe().ridge
+    loss, _, _ = module.objective(x, np.eye(3)[y], fitted.weights_[0], ridge, chunks)
+    assert loss / len(x) == pytest.approx(min(losses), rel=1e-12)
+
+
 @pytest.mark.parametrize("kind", CLASSIFIERS)
 def test_modules_are_trained_alone(kind):
     """What stands above changes nothing below: a deeper stack begins with the shallower one."""

@@ -145,7 +145,11 @@ def _line_search(x: Array, t: Array, start: Parameters, recipe: Recipe) -> Itera
 def _steps(
     x: Array, t: Array, start: Parameters, recipe: Recipe, rounds: Epochs, seed: int
 ) -> Iterator[tuple[Parameters, float]]:
-    """(weights, loss of a sample) after each pass over all batches; U is solved anew for every batch."""
+    """(weights, loss of a sample) after each pass over all batches; U is solved anew for every batch.
+
+    The loss is that of these weights where there is one batch; of several, the mean of their losses as they
+    came, each before its step.
+    """
     n = len(x)
     # Equal batches of at least batch_size: a short one would be fitted by its output weights alone.
     batches = max(1, n // (recipe.batch_size or n))
@@ -156,20 +160,28 @@ def _steps(
         optimizer = optim.Adam(weights, lr=recipe.learning_rate)
     else:
         optimizer = optim.SGD(weights, lr=recipe.learning_rate, momentum=recipe.momentum)
+
+    def differentiate(part: Array, target: Array) -> float:
+        """The loss of these samples, whose gradients the weights then have."""
+        ridge = recipe.ridge * (len(part) / n)
+        loss, gradients, _ = module.objective(part, target, [w.data for w in weights], ridge, recipe.chunks)
+        for w, g in zip(weights, gradients):
+            w.grad = g / len(part)
+        return loss
+
+    if batches == 1:
+        differentiate(x, t)
     for epoch in range(rounds.total):
-        order = namespace(x).asarray(random.permutation(n, seed, epoch))
-        total = 0.0
-        for begin, end in pairwise(edges):
-            rows = order[begin:end]
-            part, target = (x, t) if batches == 1 else (x[rows], t[rows])
-            share = len(part) / n
-            parameters = [w.data for w in weights]
-            loss, gradients, _ = module.objective(
-                part, target, parameters, recipe.ridge * share, recipe.chunks
-            )
-            total += loss
-            for w, g in zip(weights, gradients):
-                w.grad = g / len(part)
+        if batches == 1:  # the loss after a step comes with the gradients of the next one
             optimizer.step()
-            rounds.step(end, n)
+            total = differentiate(x, t)
+            rounds.step(n, n)
+        else:
+            order = namespace(x).asarray(random.permutation(n, seed, epoch))
+            total = 0.0
+            for begin, end in pairwise(edges):
+                rows = order[begin:end]
+                total += differentiate(x[rows], t[rows])
+                optimizer.step()
+                rounds.step(end, n)
         yield [w.data.copy() for w in weights], total / n
