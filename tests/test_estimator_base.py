@@ -161,6 +161,10 @@ def tampered(tmp_path, change):
         ),
         (lambda t: t.pop("params"), "cannot be read"),
         (lambda t: t["fitted"].update(mean_={"$text": ["a"], "shape": [2], "dtype": "U1"}), "cannot be read"),
+        (lambda t: t["fitted"].update(k_={}), "an entry has no key, expected one such as"),
+        (lambda t: t["fitted"].update(k_={"$scalar": "|u1", "value": 300}), "cannot be read"),
+        (lambda t: t["fitted"].update(k_={"$scalar": "<f8", "value": 10**400}), "cannot be read"),
+        (lambda t: t["fitted"].update(k_={"$dtype": "(1,2"}), "cannot be read"),
     ],
 )
 def test_a_file_that_was_tampered_with_is_refused(tmp_path, change, message):

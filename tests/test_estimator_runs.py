@@ -288,6 +288,18 @@ def test_a_damaged_model_is_refused_in_a_sentence(runs, tmp_path, capsys):
     assert "cannot be read" in fails(capsys, "predict", damaged, tmp_path / "x.npy")
 
 
+def test_a_model_without_its_weights_is_refused_in_a_sentence(runs, tmp_path, capsys):
+    whole = runs["rbm"] / "model.safetensors"
+    metadata = fa.io.load_metadata(whole)
+    tree = json.loads(metadata["fastarch.estimator"])
+    del tree["fitted"]["w_"]
+    metadata["fastarch.estimator"] = json.dumps(tree)
+    fa.save(fa.io.load(whole), tmp_path / "m.safetensors", metadata)
+    np.save(tmp_path / "x.npy", np.zeros((8, 8)))
+    said = fails(capsys, "predict", tmp_path / "m.safetensors", tmp_path / "x.npy")
+    assert "damaged or incomplete" in said
+
+
 # Ctrl-C
 
 

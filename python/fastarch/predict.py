@@ -101,8 +101,16 @@ class EstimatorPredictor:
         return data.load(file).x
 
     def __call__(self, x: np.ndarray) -> list[dict[str, Any]]:
-        """What the estimator says of samples [N, D] as `adapt` and `read_table` give them: one dict each."""
-        return self.info.predict(self.estimator, x, self.classes)
+        """What the estimator says of samples [N, D] as `adapt` and `read_table` give them: one dict each.
+
+        Raises ValueError where the file lacked something that the estimator needs.
+        """
+        try:
+            return self.info.predict(self.estimator, x, self.classes)
+        except (AttributeError, LookupError, TypeError) as error:
+            raise ValueError(
+                f"[predict] the model of {self.title!r} is damaged or incomplete ({error!r})"
+            ) from error
 
 
 @dataclass(frozen=True)

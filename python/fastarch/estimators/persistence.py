@@ -14,6 +14,16 @@ from fastarch import io
 _KEY = "fastarch.estimator"
 _FORMAT = 1
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+# What an altered header can make of numbers, dtypes and nesting.
+_UNREADABLE = (
+    LookupError,
+    TypeError,
+    AttributeError,
+    ValueError,
+    ArithmeticError,
+    SyntaxError,
+    RecursionError,
+)
 
 
 def save(estimator: Any, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
@@ -34,7 +44,7 @@ def load(path: str | os.PathLike[str], classes: Mapping[str, type]) -> Any:
         if tree["format"] != _FORMAT:
             raise ValueError(f"format {tree['format']}, expected {_FORMAT}")
         return _restored(tree, arrays, classes)
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"[load] {path} cannot be read as an estimator: {error}") from None
 
 
@@ -123,7 +133,10 @@ def _decode(tree: Any, arrays: Mapping[str, np.ndarray], classes: Mapping[str, t
         return [_decode(item, arrays, classes) for item in tree]
     if not isinstance(tree, dict):
         return tree
-    kind = next(key for key in tree if key.startswith("$"))
+    kind = next((key for key in tree if key.startswith("$")), None)
+    if kind is None:
+        found = f"the keys {', '.join(tree)}" if tree else "no key"
+        raise ValueError(f"an entry has {found}, expected one such as $array")
     inner = tree[kind]
     if kind == "$float":
         return float(inner)
