@@ -9,7 +9,7 @@ import pytest
 
 from estimator_cases import ARGUMENTS
 from fastarch import estimators
-from fastarch.estimators import CLASSES
+from fastarch.estimators import CLASSES, RBM
 
 pytest.importorskip("sklearn", minversion="1.6")  # the first with __sklearn_tags__
 from sklearn.base import clone, is_classifier, is_regressor
@@ -296,3 +296,13 @@ def test_data_frames(name, check):
         if library in check or (library == "pandas" and "dataframe" in check):
             pytest.importorskip(library)
     getattr(estimator_checks, check)(name, made(name))
+
+
+def test_a_clone_keeps_the_output_that_was_set(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    x = np.random.default_rng(0).random((10, 4))
+    cloned = clone(RBM(3, n_epochs=1).set_output(transform="pandas"))
+    assert isinstance(cloned.fit_transform(x), pandas.DataFrame)
+    cloned.save(tmp_path / "r")
+    assert isinstance(RBM.load(tmp_path / "r").transform(x), pandas.DataFrame)
+    assert isinstance(cloned.set_output(transform="default").transform(x), np.ndarray)

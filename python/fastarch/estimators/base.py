@@ -253,7 +253,7 @@ class Estimator:
         """What transform returns: an array, or the data frame that set_output or the global setting of
         scikit-learn asks for."""
         sklearn = sys.modules.get("sklearn")
-        wanted = getattr(self, "_transform_output", None)
+        wanted = getattr(self, "_sklearn_output_config", {}).get("transform")
         if wanted is None and sklearn is not None:
             wanted = sklearn.get_config().get("transform_output")
         if wanted in (None, "default"):

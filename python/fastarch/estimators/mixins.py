@@ -24,7 +24,7 @@ class Transformer(_Base):
     A subclass gives `_n_features_out`, the width of what transform returns.
     """
 
-    _transform_output: str | None = None
+    _sklearn_output_config: dict[str, str]  # scikit-learn's clone copies it
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
         """``fit(X, y).transform(X)``: what transform returns."""
@@ -56,9 +56,8 @@ class Transformer(_Base):
         """What transform returns: "default" (arrays), "pandas" or "polars"; None leaves it as it is."""
         if transform is not None:
             choices = ("default", "pandas", "polars")
-            self._transform_output = validation.check_choice(
-                f"{self._name}.set_output", "transform", transform, choices
-            )
+            validation.check_choice(f"{self._name}.set_output", "transform", transform, choices)
+            self._sklearn_output_config = {"transform": transform}
         return self
 
 
