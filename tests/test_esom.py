@@ -195,6 +195,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.umx"]
 
 
+def test_random_state_orders_the_training_of_a_map_from_a_file(rng, tmp_path):
+    esom.write_wts(tmp_path / "a.wts", rng.standard_normal((6, 2)), (3, 2))
+    x = rng.standard_normal((30, 2))
+    one, same, other = (
+        SOM.from_wts(tmp_path / "a.wts", algorithm="online", random_state=seed).partial_fit(x).codebook_
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 0
+
+
 def test_from_wts_refuses_what_does_not_fit(tmp_path):
     esom.write_wts(tmp_path / "a.wts", np.zeros((6, 2)), (3, 2))
     with pytest.raises(ValueError, match="grid has 3 rows, expected an even number"):

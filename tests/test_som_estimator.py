@@ -81,6 +81,21 @@ def test_the_batch_rule_has_no_learning_rate_to_cancel_out(blobs):
 
 
 @pytest.mark.parametrize("algorithm", ["batch", "online"])
+@pytest.mark.parametrize("dtypes", [("f4", "f8"), ("f8", "f4")])
+def test_partial_fit_goes_on_in_the_first_type(algorithm, dtypes, blobs):
+    x, y = blobs
+    first, second = (x.astype(dtype) for dtype in dtypes)
+    som = SOM((4, 5), algorithm=algorithm, random_state=7).partial_fit(first).label(first, y)
+    som.partial_fit(second)
+    expected = SOM((4, 5), algorithm=algorithm, random_state=7).partial_fit(first)
+    expected.partial_fit(second.astype(first.dtype))
+    assert som.codebook_.dtype == first.dtype
+    np.testing.assert_array_equal(som.codebook_, expected.codebook_)
+    with pytest.raises(ValueError, match="the units have no labels yet"):
+        som.classify(x)  # they moved
+
+
+@pytest.mark.parametrize("algorithm", ["batch", "online"])
 def test_partial_fits_are_one_fit(algorithm, blobs):
     x, _ = blobs
     options = {"algorithm": algorithm, "n_epochs": 5, "random_state": 7}

@@ -100,6 +100,9 @@ class SOM(Transformer, Clusterer, Estimator):
         x, _ = self._input(X, "partial_fit", reset=first)
         if first:
             self._start(x, "partial_fit")
+        else:
+            x = x.astype(self.codebook_.dtype, copy=False)
+            self._forget_labels()
         self._train(x, "partial_fit", 1, go_on=not first)
         self._finish(x)
         return self
@@ -135,8 +138,7 @@ class SOM(Transformer, Clusterer, Estimator):
         self._seed_ = self._seed(method)
         self.n_epochs_ = 0
         xp = array_module(x)
-        for name in ("classes_", "unit_labels_", "unit_label_counts_"):
-            vars(self).pop(name, None)
+        self._forget_labels()
         if not isinstance(self.init, str):
             who, wanted = f"{self._name}.{method}", (units, x.shape[1])
             if np.shape(self.init) != wanted:
@@ -348,7 +350,7 @@ class SOM(Transformer, Clusterer, Estimator):
         som._check_parameters("from_wts")
         validation.check_finite(codebook, f"{cls.__name__}.from_wts", "the codebook")
         som.n_features_in_ = codebook.shape[1]
-        som.n_epochs_, som._seed_, som.history_ = 0, 0, []
+        som.n_epochs_, som._seed_, som.history_ = 0, som._seed("from_wts"), []
         som.codebook_ = codebook
         return som
 
@@ -369,6 +371,11 @@ class SOM(Transformer, Clusterer, Estimator):
         self.unit_label_counts_ = counts
         self.unit_labels_ = np.where(counts.sum(axis=1) > 0, counts.argmax(axis=1), -1)
         return self
+
+    def _forget_labels(self) -> None:
+        """The names of units that are about to move."""
+        for name in ("classes_", "unit_labels_", "unit_label_counts_"):
+            vars(self).pop(name, None)
 
     def labels_map(self) -> np.ndarray:
         """The units' labels as indices into classes_, -1 without one: [rows, columns] int64."""
