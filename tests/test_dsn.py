@@ -135,11 +135,14 @@ def test_the_network_is_the_stack(kind, tuned):
     x, y = blobs()
     target = np.stack([x[:, 0] * 30 + 5, np.sin(x[:, 1])], axis=1)
     regression = kind in (DSNRegressor, TDSNRegressor)
-    fitted = kind(**SMALL, fine_tune_epochs=tuned).fit(x, target if regression else y)
+    fitted = kind(**SMALL, fine_tune_epochs=tuned, early_stopping=False).fit(x, target if regression else y)
     expected = fitted.predict(x) if regression else fitted.decision_function(x)
     with fa.no_grad():
         got = fitted.to_module()(x).data
     np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+    targets = (target - target.mean(0)) / target.std(0) if regression else np.eye(3)[y]
+    errors = [((said - targets) ** 2).sum() / len(x) for said in fitted._predictions(x)]
+    np.testing.assert_allclose(fitted.errors_, errors, rtol=1e-9)
     if tuned:
         losses = [r["loss"] for r in fitted.history_[-tuned:]]
         assert losses[-1] < losses[0]

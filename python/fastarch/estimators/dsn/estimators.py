@@ -111,7 +111,7 @@ class DSNClassifier(Classifier, Stack):
             self.top_ = list(network.softmax_layer(z, target, len(self.classes_), softmax_ridge))
         if self.fine_tune_epochs:
             net = self.to_module()
-            self._fine_tune(net, x, onehot if self.top_ is None else onehot.argmax(axis=1), seed)
+            self._fine_tune(net, x, onehot if self.top_ is None else onehot.argmax(axis=1), onehot, seed)
             if self.top_ is not None:
                 self.top_ = [net.top_weight.data, net.top_bias.data]
         return self
@@ -195,7 +195,7 @@ class DSNRegressor(Regressor, Stack):
         scaled = xp.asarray(((target - mean) / scale).astype(x.dtype))
         x, scaled, seed = self._fit_stack(x, scaled)
         if self.fine_tune_epochs:
-            self._fine_tune(self.to_module(), x, scaled, seed)
+            self._fine_tune(self.to_module(), x, scaled, scaled, seed)
         return self
 
     def to_module(self) -> network.StackedNetwork:

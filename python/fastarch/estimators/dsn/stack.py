@@ -219,8 +219,11 @@ class Stack(Estimator):
             below = namespace(x).concatenate([below, found[-1]], axis=1)
         return found
 
-    def _fine_tune(self, net: network.StackedNetwork, x: Array, t: Array, seed: int) -> None:
-        """Back-propagation through the whole stack, whose weights are then the network's."""
+    def _fine_tune(self, net: network.StackedNetwork, x: Array, t: Array, targets: Array, seed: int) -> None:
+        """Back-propagation through the whole stack, whose weights are then the network's.
+
+        t: what the network is tuned to, targets [N, T] what each module was trained to and errors_ tells of.
+        """
         rounds: Epochs
         with self._epochs(self.fine_tune_epochs, title="fine-tuning", go_on=True) as rounds:
             batch = min(self.fine_tune_batch, len(x))
@@ -229,6 +232,9 @@ class Stack(Estimator):
         arrays = [stage.arrays() for stage in stages]
         self.weights_ = [parameters for parameters, _ in arrays]
         self.outputs_ = [output for _, output in arrays]
+        self.errors_ = [
+            float(((said - targets) ** 2).sum(dtype=np.float64)) / len(x) for said in self._predictions(x)
+        ]
 
 
 def _child(seed: int, index: int) -> int:
