@@ -209,5 +209,7 @@ def test_constant_pictures_and_values_outside(rng):
         assert np.isfinite(model.score_samples(np.full((4, 16), value))).all()
     with pytest.warns(UserWarning, match=r"\[ConvolutionalRBM.fit\] X ranges from 0 to 255"):
         ConvolutionalRBM(2, n_epochs=1).fit(np.array([[0.0, 255.0, 3.0, 7.0]]))
+    far = ConvolutionalRBM(2, n_epochs=1, visible="gaussian").fit(1e6 + 0.1 * rng.standard_normal((50, 16)))
+    assert far.scale_[0] == pytest.approx(0.1, rel=0.1)
     flat = ConvolutionalRBM(2, n_epochs=1, visible="gaussian").fit(np.full((3, 9), 7.0))
     assert np.isfinite(flat.reconstruct(np.full((3, 9), 7.0))).all()

@@ -157,13 +157,15 @@ class ConvolutionalRBM(Contrastive):
         total, squares = np.zeros(channels), np.zeros(channels)
         for _, block in rows.blocks():
             low, high = min(low, float(block.min())), max(high, float(block.max()))
-            pixels = block.reshape(len(block), channels, -1).astype(np.float64)
-            pixels = pixels.get() if hasattr(pixels, "get") else pixels
-            total, squares = total + pixels.sum((0, 2)), squares + (pixels**2).sum((0, 2))
+            total += host(block.reshape(len(block), channels, -1).sum((0, 2), dtype=np.float64))
         count = len(rows) * rows.shape[1] // channels
         mean = total / count
-        deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
-        deviation[deviation <= 1e-6 * np.abs(mean)] = 1
+        for _, block in rows.blocks():  # of differences: squares of values far from 0 would cancel
+            pixels = host(block.reshape(len(block), channels, -1))
+            squares += ((pixels - mean[:, None]) ** 2).sum((0, 2))
+        deviation = np.sqrt(squares / count)
+        # What rounding leaves of a constant channel is no deviation.
+        deviation[deviation <= 10 * np.finfo(rows.dtype).eps * np.abs(mean)] = 1
         if self.visible == "bernoulli":
             if low < 0 or high > 1:
                 warn(
