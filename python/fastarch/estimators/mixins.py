@@ -68,28 +68,17 @@ class Classifier(_Base):
     _needs_y = True
     classes_: np.ndarray
 
-    def _encode(self, y: Any, method: str, samples: int, classes: Any = None) -> np.ndarray:
-        """Labels as indices into `classes_` [N] int64, which this sets: sorted, or `classes` where given.
+    def _encode(self, y: Any, method: str, samples: int) -> np.ndarray:
+        """Labels as indices into `classes_` [N] int64, which this sets, sorted.
 
         Raises ValueError for fewer than 2 classes.
         """
         who = f"{self._name}.{method}"
-        found = validation.labels(y, who, samples)
-        known, index = np.unique(found if classes is None else np.asarray(classes), return_inverse=True)
+        known, index = np.unique(validation.labels(y, who, samples), return_inverse=True)
         if len(known) < 2:
             raise ValueError(f"[{who}] y has 1 class ({known.tolist()[0]!r}), expected at least 2")
         self.classes_ = known
-        return index.astype(np.int64) if classes is None else self._index(found, who)
-
-    def _index(self, labels: np.ndarray, who: str) -> np.ndarray:
-        """Indices of labels into `classes_`. Raises ValueError for a label that is not among them."""
-        position = np.minimum(np.searchsorted(self.classes_, labels), len(self.classes_) - 1)
-        unknown = self.classes_[position] != labels
-        if unknown.any():
-            raise ValueError(
-                f"[{who}] y has {labels[unknown][0]!r}, which is not among the classes of the first fit"
-            )
-        return position.astype(np.int64)
+        return index.astype(np.int64)
 
     def _labels(self, index: Any) -> Any:
         """The labels of class indices [N]; numbers stay on the device, text has none."""
