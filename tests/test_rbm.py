@@ -208,6 +208,17 @@ def test_sparse_rows_are_dense_rows(rng):
     np.testing.assert_allclose(RBM(5, **options).fit(double).w_, a.w_, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", [RBM, GaussianRBM])
+@pytest.mark.parametrize("columns", [slice(2, 3), slice(None)])
+def test_columns_without_a_value_give_no_warning(kind, columns, rng):
+    x = rng.random((12, 4))
+    x[:, columns] = np.nan
+    model = kind(3, n_epochs=2, allow_missing=True, random_state=0).fit(x)
+    np.testing.assert_array_equal(model.visible_mean_[columns], 0.5 if kind is RBM else 0)
+    assert np.isfinite(model.reconstruct(x)).all()
+
+
 def test_missing_values_are_absent(rng):
     """A column that is always missing teaches nothing; one that mirrors another is filled in from it."""
     x = binary(rng, 400, 6, 0.5)

@@ -93,7 +93,8 @@ class RBM(Discrete):
         low = high = 0.5
         for _, block in rows.blocks():
             xp = array_module(block)
-            low, high = min(low, float(xp.nanmin(block))), max(high, float(xp.nanmax(block)))
+            known = xp.nan_to_num(block, nan=0.5) if self.allow_missing else block
+            low, high = min(low, float(known.min())), max(high, float(known.max()))
         if low < -_OUTSIDE or high > 1 + _OUTSIDE:
             warn(
                 f"[{self._name}.fit] X ranges from {low:.4g} to {high:.4g}, a binary unit from 0 to 1: "

@@ -72,8 +72,8 @@ class ContrastiveDivergence(Contrastive):
             count = present + (0 if count is None else count)
         # One more sample, spread evenly, keeps the log odds of a constant unit finite.
         prior = {"bernoulli": 0.5, "softmax": 1 / self._levels, "gaussian": 0.0}[self._visible]
-        mean = (xp.asarray(total) + prior) / (xp.asarray(count) + (prior > 0))
-        self.visible_mean_ = xp.nan_to_num(mean).astype(rows.dtype)
+        mean = (xp.asarray(total) + prior) / xp.maximum(xp.asarray(count) + (prior > 0), 1)
+        self.visible_mean_ = mean.astype(rows.dtype)
         self._row_mean_ = xp.asarray(total / len(rows)).astype(rows.dtype)  # absent units counted as 0
         self._start(xp, rows.dtype)
 
