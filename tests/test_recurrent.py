@@ -17,6 +17,7 @@ import pytest
 import fastarch as fa
 from cases import recurrent as cases
 from conftest import Backend
+from fastarch import nn
 
 SCALE = float(os.environ.get("FASTARCH_CONFIGURATIONS", "1"))
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -331,3 +332,13 @@ def test_backward_can_be_called_twice() -> None:
     y, _, saved = fa.ops.gru(**call)
     first, second = (fa.ops.gru_backward(y, None, saved) for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_relu_lets_the_gradient_pass_at_nan() -> None:
+    """As activation_backward and PyTorch do; a gradient of 0 would hide what went wrong."""
+    with fa.backend("numpy"):
+        layer = nn.RNN(1, 1, nonlinearity="relu")
+        y, _ = layer(np.full((1, 1, 1), np.nan, np.float32))
+        y.sum().backward()
+    assert np.isnan(y.item())
+    assert layer.bias_ih_l0.grad == 1

@@ -258,7 +258,7 @@ def _tanh_slope(y: Array, out: Array, xp: Any) -> None:
 
 
 def _relu_slope(y: Array, out: Array, xp: Any) -> None:
-    out[...] = y > 0
+    out[...] = ~(y <= 0)  # NaN lets the gradient pass, as everywhere
 
 
 def _sigmoid_slope(y: Array, out: Array, xp: Any) -> None:
