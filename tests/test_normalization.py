@@ -242,3 +242,19 @@ def test_frozen_running_statistics_are_refused() -> None:
     frozen.flags.writeable = False
     with pytest.raises(ValueError, match="running_mean is read-only or not contiguous"):
         fa.ops.batch_norm(np.ones((2, 3), np.float32), frozen, np.ones(3, np.float32), training=True)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_16_bit_batch_norm_keeps_float32(dtype: str) -> None:
+    kind = pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else np.float16
+    layer = nn.BatchNorm1d(3, dtype=kind)
+    assert layer.weight.dtype == layer.running_mean.dtype == np.float32
+    with fa.backend("numpy"):
+        assert layer(np.ones((4, 3), kind)).dtype == kind
+
+
+def test_a_cumulative_mean_is_refused_in_a_capture() -> None:
+    graph, x = fa.cuda.graph(nn.BatchNorm1d(3, momentum=None)), np.ones((4, 3), "f")
+    graph(x)
+    with pytest.raises(RuntimeError, match=r"\[graph\] BatchNorm1d with momentum=None counts its batches"):
+        graph(x)

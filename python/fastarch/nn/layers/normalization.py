@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastarch.arrays import is_half
 from fastarch.autograd import Array
+from fastarch.capturing import refuse
 from fastarch.nn import functional as F
 from fastarch.nn.layers.checks import check_positive
 from fastarch.nn.module import Module, Parameter
@@ -41,6 +43,8 @@ class _BatchNorm(Module):
             raise ValueError(f"[{name}] momentum must be in [0, 1] or None, got {momentum}")
         if activation not in (None, "relu"):
             raise ValueError(f"[{name}] activation must be None or 'relu', got {activation!r}")
+        if is_half(np.dtype(dtype)):  # as Module.to: statistics stay float32 beside 16-bit arrays
+            dtype = np.float32
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
@@ -82,6 +86,7 @@ class _BatchNorm(Module):
         if self.training and self.track_running_stats:
             self.num_batches_tracked += 1
             if momentum is None:  # the mean of all batches so far
+                refuse(f"{type(self).__name__} with momentum=None counts its batches on the host")
                 momentum = 1 / int(self.num_batches_tracked)
         return F.batch_norm(
             x,
@@ -110,7 +115,8 @@ class BatchNorm1d(_BatchNorm):
     Parameters, buffers and their keys are PyTorch's. In training by the batch's statistics, of which running
     means are kept with `momentum` (None: the mean of all batches); in evaluation by these. A call takes a
     `residual` of x's shape, added before activation None or "relu", all in one pass. Raises ValueError for
-    sizes that do not fit and, in training, for one value per channel.
+    sizes that do not fit and, in training, for one value per channel. With a 16-bit dtype parameters and
+    buffers are float32, as after `to`.
     """
 
     _letters: ClassVar[dict[int, str]] = {2: "[N, C]", 3: "[N, C, L]"}
