@@ -352,3 +352,12 @@ def test_another_precision_captures_anew(device: Device) -> None:
     assert device.log.count("begin") == 2
     graph(x)
     assert device.log.count("begin") == 3
+
+
+def test_a_norm_read_on_the_host_is_refused() -> None:
+    parameter = nn.Parameter(np.ones(2, np.float32))
+    parameter.grad = np.ones(2, np.float32)
+    graph = fa.cuda.graph(lambda x: fa.optim.clip_grad_norm_(parameter, 1.0, error_if_nonfinite=True))
+    graph(X)
+    with pytest.raises(RuntimeError, match=r"\[graph\] clip_grad_norm_ with error_if_nonfinite reads"):
+        graph(X)

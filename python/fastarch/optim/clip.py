@@ -10,6 +10,7 @@ import numpy as np
 
 from fastarch.arrays import is_half, namespace
 from fastarch.autograd import Array
+from fastarch.capturing import refuse
 from fastarch.tensors import Tensor
 
 
@@ -37,8 +38,10 @@ def clip_grad_norm_(
         return np.float32(0)
     xp = namespace(grads[0])
     norm = _norm(xp.stack([_norm(g.reshape(-1), norm_type) for g in grads]), norm_type)
-    if error_if_nonfinite and not bool(xp.isfinite(norm)):
-        raise RuntimeError(f"[clip_grad_norm_] the norm of the gradients is {norm}")
+    if error_if_nonfinite:
+        refuse("clip_grad_norm_ with error_if_nonfinite reads the norm on the host")
+        if not bool(xp.isfinite(norm)):
+            raise RuntimeError(f"[clip_grad_norm_] the norm of the gradients is {norm}")
     scale = xp.minimum(max_norm / (norm + norm.dtype.type(1e-6)), 1)
     for g in grads:
         if is_half(g.dtype):  # a scale of 16 bits would be rounded, or 0
