@@ -341,3 +341,10 @@ def test_fused_activations(backend: Backend, activation: str) -> None:
 def test_errors(make: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("size", [9, "99", (9,), (1, 9, 9), (1, 1, 1, 9, 9), np.array([9, 9])])
+def test_output_size_of_another_form(size: Any) -> None:
+    layer = nn.ConvTranspose2d(2, 2, 3)
+    with pytest.raises(ValueError, match=r"^\[ConvTranspose2d\] output_size must be 2 sizes, or the 4"):
+        layer(np.ones((1, 2, 5, 5), "f"), output_size=size)

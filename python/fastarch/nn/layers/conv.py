@@ -219,6 +219,11 @@ class _TransposedConvolution(_Layer):
     def _missing(self, shape: tuple[int, ...], output_size: Any) -> tuple[int, ...]:
         """The output padding that gives output_size."""
         name = type(self).__name__
+        if not isinstance(output_size, (tuple, list)) or len(output_size) not in (self.axes, self.axes + 2):
+            raise ValueError(
+                f"[{name}] output_size must be {self.axes} sizes, or the {self.axes + 2} of a whole shape, "
+                f"got {output_size!r}"
+            )
         wanted = sizes(name, "output_size", tuple(output_size)[-self.axes :], 1, self.axes)
         sides = [(side, side) if isinstance(side, int) else side for side in self.padding]
         least = tuple(
