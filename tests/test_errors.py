@@ -425,3 +425,23 @@ def test_a_required_backend_that_cannot_run_fails_the_session() -> None:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
         assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout
         assert name in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("wrong", [2**63, 2**64 - 1, 2**64 - 100])
+def test_unsigned_numbers_do_not_wrap(wrong: int) -> None:
+    """-1 and -100 have a meaning; what is beyond 64 bits with a sign has not."""
+    numbers = np.array([0, wrong], np.uint64)
+    with pytest.raises(ValueError, match=r"^\[cross_entropy\] target holds class"):
+        fa.ops.cross_entropy(np.ones((2, 3), "f"), numbers)
+    with pytest.raises(ValueError, match=r"^\[\w+\] index holds"):
+        fa.ops.som_totals(np.ones((2, 3), "f"), numbers, 4)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3, 0, 4), (1, 2, 3, 4, 0)])
+def test_empty_planes_are_padded_or_told(shape: tuple[int, ...]) -> None:
+    with fa.backend("numpy"), pytest.raises(ValueError, match=r"^\[conv3d\]|^\[conv2d\]"):
+        fa.ops.conv3d(np.ones(shape, "f"), np.ones((2, 2, 1, 1, 1), "f"))
+    with fa.backend("numpy"):
+        y = fa.ops.conv3d(np.ones(shape, "f"), np.ones((2, 2, 1, 1, 1), "f"), padding=1)
+    assert y.shape == (1, 2, *(size + 2 for size in shape[2:]))
+    assert not y.any()

@@ -264,6 +264,13 @@ def _pair_checked(op: str, name: str, value: Any, least: int) -> tuple[int, int]
     return h, w
 
 
+def as_int64(numbers: Array) -> Array:
+    """Whole numbers as int64; what is larger becomes the largest, not a negative number."""
+    if numbers.dtype == np.uint64:
+        numbers = namespace(numbers).minimum(numbers, np.uint64(2**63 - 1))
+    return numbers if numbers.dtype == np.int64 else numbers.astype(np.int64)
+
+
 def integer(op: str, name: str, value: Any) -> int:
     """An int from anything that is one (NumPy's too); bool and float are not."""
     if type(value) is int:

@@ -187,7 +187,8 @@ def _stack(x: Array, n: slice, o: slice, taps: int, geometry: Geometry) -> Array
         for t in range(taps)
     ]
     stacked = _stack_lines(x, n, lines, stride)
-    return stacked.reshape(-1, x.shape[1] * taps, *x.shape[3:])
+    planes = stacked.shape[0] * stacked.shape[1]  # -1 would be ambiguous for empty ones
+    return stacked.reshape(planes, x.shape[1] * taps, *x.shape[3:])
 
 
 def _stack_lines(x: Array, n: slice, lines: list[tuple[int, int]], step: int = 1) -> Array:

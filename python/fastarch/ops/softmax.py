@@ -9,6 +9,7 @@ import numpy as np
 from fastarch.arrays import is_half
 from fastarch.ops._boundary import (
     Array,
+    as_int64,
     empty,
     expect_dims,
     expect_shape,
@@ -145,8 +146,7 @@ def _classes(op: str, logits: Array, target: Array, ignore_index: int) -> Array:
     if target.dtype.kind not in "iu":
         raise TypeError(f"[{op}] target has dtype {target.dtype}, expected class numbers (int64)")
     expect_shape(op, "target", target, logits.shape[:1])
-    if target.dtype != np.int64:
-        target = target.astype(np.int64)
+    target = as_int64(target)
     classes = logits.shape[1]
     # Seen as unsigned, a negative number is too large as well: one look finds both.
     if type(target) is np.ndarray and target.size and np.maximum.reduce(target.view(np.uint64)) >= classes:

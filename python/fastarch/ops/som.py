@@ -15,6 +15,7 @@ import numpy as np
 
 from fastarch.ops._boundary import (
     Array,
+    as_int64,
     empty,
     expect_dims,
     expect_shape,
@@ -181,8 +182,7 @@ def _units(op: str, index: Array, x: Array, units: int) -> Array:
     if index.dtype.kind not in "iu":
         raise TypeError(f"[{op}] index has dtype {index.dtype}, expected unit numbers (int64)")
     expect_shape(op, "index", index, x.shape[:1])
-    if index.dtype != np.int64:
-        index = index.astype(np.int64)
+    index = as_int64(index)
     if type(index) is np.ndarray and index.size:
         low, high = int(index.min()), int(index.max())
         if low < -1 or high >= units:
