@@ -19,6 +19,7 @@ class Adam(Optimizer):
 
     Kingma and Ba 2015. weight_decay adds weight_decay * p to the gradient; amsgrad uses the largest v so far
     (Reddi et al. 2018). Raises ValueError for a negative argument and for betas outside [0, 1).
+    float16 parameters need an eps of at least 1e-7 (1e-8 is 0 there), or to be kept in float32.
     """
 
     _decoupled = False

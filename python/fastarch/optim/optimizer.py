@@ -27,8 +27,8 @@ class Optimizer:
     params: an iterable of parameters, or of dicts {"params": [...], "lr": ...} whose other entries take the
     place of the defaults. `param_groups` is the list of these dicts, complete, as in PyTorch; changing an
     entry takes effect at the next step. Raises ValueError for no parameters, a parameter given twice, an
-    unknown or impossible hyper-parameter, and TypeError for anything that is not a tensor requiring a
-    gradient at a leaf.
+    unknown or impossible hyper-parameter or a tensor computed from others, and TypeError for anything that is
+    not a tensor.
     """
 
     _by_step = False  # whether an update depends on how many there have been

@@ -17,6 +17,8 @@ class RMSprop(Optimizer):
 
     centered subtracts the squared running mean of the gradient from v (Graves 2013); momentum sums the
     quotients. Raises ValueError for a negative argument and for alpha outside [0, 1].
+    float16 parameters need an eps of at least 1e-7 (1e-8 is 0 there), or to be kept in float32.
+    The state's step, which the update does not use, stands still in a replayed CUDA graph.
     """
 
     def __init__(
