@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ def command(*arguments, cwd=None, **environment):
         text=True,
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(Path(fa.__file__).parents[1]), **environment},
+        # A shell's background job ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -4,9 +4,15 @@ FASTARCH_TEST_BACKENDS="numpy,emulator" makes each named backend required: where
 fails at once. Without it every backend that can run here does, and the header says which do not and why.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import os
+
+# Before NumPy is loaded, as the commands do: OpenBLAS's threads wait for one another by spinning, and for the
+# small products of the tests that takes minutes on a busy machine.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
