@@ -4,7 +4,6 @@ FASTARCH_TEST_BACKENDS="numpy,emulator" makes each named backend required: where
 fails at once. Without it every backend that can run here does, and the header says which do not and why.
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import os
