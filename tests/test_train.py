@@ -275,14 +275,17 @@ def test_differences_names_what_changed():
 
 
 def test_interrupts_note_the_first_and_obey_the_second():
-    before = signal.getsignal(signal.SIGINT)
-    with Interrupts() as interrupts:
-        assert interrupts.received is None
-        os.kill(os.getpid(), signal.SIGINT)
-        assert interrupts.received == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
+    outer = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
+    try:
+        with Interrupts() as interrupts:
+            assert interrupts.received is None
             os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+            assert interrupts.received == signal.SIGINT
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, outer)
 
 
 def test_fit_in_a_thread_leaves_signals_alone():
