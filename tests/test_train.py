@@ -275,7 +275,7 @@ def test_differences_names_what_changed():
 
 
 def test_interrupts_note_the_first_and_obey_the_second():
-    outer = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
+    outer = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore Ctrl-C
     try:
         with Interrupts() as interrupts:
             assert interrupts.received is None
