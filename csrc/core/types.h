@@ -17,6 +17,9 @@ struct alignas(2) bfloat16 {  // the upper half of a float: 8 bits of exponent, 
 
 enum class Activation { none = 0, relu = 1, tanh = 2, sigmoid = 3 };
 
+// How images lie in memory: [N, C, H, W], or with the channels last, [N, H, W, C].
+enum class Layout { nchw = 0, nhwc = 1 };
+
 // What products of float32 may be computed with; a device without the means computes in float32.
 //   float32  float32 throughout
 //   tf32     operands rounded to 10 bits of fraction, sums in float32

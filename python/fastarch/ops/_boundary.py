@@ -37,6 +37,9 @@ HALVES = ("float16", "bfloat16")
 # The numbers by which kernels know the activations (csrc/core/types.h).
 ACTIVATIONS = {None: 0, "relu": 1, "tanh": 2, "sigmoid": 3}
 
+# And the layouts of images.
+LAYOUTS = {"NCHW": 0, "NHWC": 1}
+
 
 def operator(
     *floats: str, index: str | None = None, optional: str | None = None, halves: bool = False
@@ -315,6 +318,14 @@ def activation_kind(op: str, activation: str | None) -> int:
         raise ValueError(
             f"[{op}] activation is {activation!r}, expected None, 'relu', 'tanh' or 'sigmoid'"
         ) from None
+
+
+def channels_last(op: str, layout: str) -> bool:
+    """Whether images come as [N, H, W, C]."""
+    try:
+        return LAYOUTS[layout] == 1
+    except (KeyError, TypeError):
+        raise ValueError(f"[{op}] layout is {layout!r}, expected 'NCHW' or 'NHWC'") from None
 
 
 def expect_dims(op: str, name: str, x: Array, dims: int, letters: str) -> None:
