@@ -1,8 +1,10 @@
 """Recurrent sequences beside PyTorch: `pytest bench/bench_recurrent.py --benchmark-enable`, or as a table of
-interleaved medians, `python bench/bench_recurrent.py`.
+interleaved medians, `python bench/bench_recurrent.py [WORD ...]`, of the problems whose names have all words.
 """
 
 from __future__ import annotations
+
+import sys
 
 import pytest
 import recurrent
@@ -32,6 +34,8 @@ def main() -> None:
     for place in PLACES:
         clock = DeviceClock() if place.device == "cuda" else WallClock()
         for problem in PROBLEMS[place.device]:
+            if not all(word in problem.name.split() for word in sys.argv[1:]):
+                continue
             for direction in recurrent.DIRECTIONS:
                 entries, reference = recurrent.contenders(problem, direction, place)
                 name, flops = f"{problem.name} {direction}", problem.flops(direction)

@@ -1,6 +1,7 @@
 """The problems of the recurrent benchmarks and all that computes them: fastarch and PyTorch.
 
-float32. On a GPU PyTorch means cuDNN, and fastarch each of its algorithms; on the host each of its backends.
+float32, and on a GPU bfloat16 and float16 too. On a GPU PyTorch means cuDNN, and fastarch each of its
+algorithms, where it takes the layer; on the host each of its backends.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from peers import Place, random_float32, theirs, torch
 from timing import Contender
 
 import fastarch as fa
+from fastarch import arrays
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
@@ -26,10 +28,12 @@ class Sequence:
     t: int
     n: int
     h: int
+    dtype: str = "float32"
 
     @property
     def name(self) -> str:
-        return f"{self.kind} T{self.t} N{self.n} H{self.h}"
+        of_type = "" if self.dtype == "float32" else f" {self.dtype}"
+        return f"{self.kind} T{self.t} N{self.n} H{self.h}{of_type}"
 
     def flops(self, direction: str) -> float:
         """Multiplications and additions of the products; the backward has twice the forward's."""
@@ -45,7 +49,11 @@ HOST = [
     Sequence("lstm", 200, 16, 32),
 ]
 DEVICE = [
-    Sequence(kind, 256, n, h) for kind in ("lstm", "gru") for h in (128, 512, 1024) for n in (1, 16, 128)
+    Sequence(kind, 256, n, h, dtype)
+    for dtype in ("float32", "bfloat16", "float16")
+    for kind in ("lstm", "gru")
+    for h in (128, 512, 1024, 2048)
+    for n in (1, 16, 128)
 ]
 DIRECTIONS = ("forward", "forward+backward")
 
@@ -54,7 +62,7 @@ def ways(place: Place) -> list[tuple[str, str]]:
     """(backend, algorithm) of what there is a choice of."""
     if place.device == "host":
         return [(name, "auto") for name in place.backends]
-    return [("cuda", "persistent"), ("cuda", "step")]
+    return [("cuda", algorithm) for algorithm in ("persistent", "step", "cluster")]
 
 
 def name_of(backend: str, algorithm: str) -> str:
@@ -74,6 +82,9 @@ def contenders(problem: Sequence, direction: str, place: Place) -> tuple[list[Co
     host = [random_float32(rng, p.t, p.n, p.h)]
     host += [bound * random_float32(rng, *shape) for shape in ((rows, p.h), (rows, p.h), (rows,), (rows,))]
     dy = random_float32(rng, p.t, p.n, p.h)
+    if p.dtype != "float32":
+        kind = np.dtype(np.float16) if p.dtype == "float16" else arrays.bfloat16_dtype("bench", "x")
+        *host, dy = (a.astype(kind).astype(np.float32) for a in (*host, dy))
 
     def run(arrays: list[Any], d: Any, algorithm: str) -> Any:
         states = (None, None) if p.kind == "lstm" else (None,)
@@ -82,7 +93,10 @@ def contenders(problem: Sequence, direction: str, place: Place) -> tuple[list[Co
             return y
         return getattr(fa.ops, f"{p.kind}_backward")(d, *states, saved).w_hh
 
-    native, native_dy = [place.native(a) for a in host], place.native(dy)
+    def of_type(a: np.ndarray) -> np.ndarray:
+        return a if p.dtype == "float32" else a.astype(kind)
+
+    native, native_dy = [place.native(of_type(a)) for a in host], place.native(of_type(dy))
 
     def ours(backend: str, algorithm: str) -> Callable[[], Any]:
         def call() -> Any:
@@ -91,16 +105,26 @@ def contenders(problem: Sequence, direction: str, place: Place) -> tuple[list[Co
 
         return call
 
-    entries = [Contender(name_of(*way), ours(*way)) for way in ways(place)]
+    def fits(backend: str, algorithm: str) -> bool:
+        try:
+            ours(backend, algorithm)()
+        except ValueError as error:
+            if f"algorithm '{algorithm}'" not in str(error):
+                raise
+            return False  # a layer too large to stay resident
+        return True
+
+    entries = [Contender(name_of(*way), ours(*way)) for way in ways(place) if fits(*way)]
     if torch is not None:
-        entries += theirs(place, _torch_pass(p, direction, [place.tensor(a) for a in host], place.tensor(dy)))
+        tensors = [place.tensor(a).to(getattr(torch, p.dtype)) for a in (*host, dy)]
+        entries += theirs(place, _torch_pass(p, direction, tensors[:-1], tensors[-1]))
     with fa.backend("numpy"):
         reference = run([a.astype(np.float64) for a in host], dy.astype(np.float64), "auto")
     return entries, reference
 
 
 def _torch_pass(p: Sequence, direction: str, tensors: list[Any], dy: Any) -> Callable[[], Any]:
-    module = getattr(torch.nn, p.kind.upper())(p.h, p.h).to(tensors[0].device)
+    module = getattr(torch.nn, p.kind.upper())(p.h, p.h).to(tensors[0])
     with torch.no_grad():
         for parameter, weight in zip(module.parameters(), tensors[1:]):
             parameter.copy_(weight)

@@ -76,7 +76,7 @@ class DeviceClock:
 def relative_error(got: Any, reference: np.ndarray) -> float:
     """The largest difference over the reference's largest value; infinite when anything is not finite."""
     array = np.asarray(
-        got.get() if hasattr(got, "get") else got.cpu() if hasattr(got, "cpu") else got, np.float64
+        got.get() if hasattr(got, "get") else got.double().cpu() if hasattr(got, "cpu") else got, np.float64
     )
     if array.shape != reference.shape or not np.isfinite(array).all():
         return float("inf")
