@@ -3,9 +3,9 @@
 //
 // Each group is one product of a batch. Pixels run along the columns, because an [N, C, H, W] tensor stores
 // the pixels of a channel side by side.
-//   y  [filter, pixel]  = weight [filter, tap]  * patches of x [tap, pixel], then bias and activation
-//   dx [channel, pixel] = weight [channel, tap] * patches of dy [tap, pixel]
-//   dw [filter, tap]    = dy [filter, pixel]    * patches of x [pixel, tap];  db = the row sums of dy
+//   y  [filter, pixel]  = weight [filter, tap]  * patches of x [tap, pixel], then bias, residual and
+//   activation dx [channel, pixel] = weight [channel, tap] * patches of dy [tap, pixel] dw [filter, tap]    =
+//   dy [filter, pixel]    * patches of x [pixel, tap];  db = the row sums of dy
 //
 // The input gradient gathers. With a stride, a pixel is reached only by the taps r with h + padding equal to
 // r * dilation modulo the stride. So the pixels of one residue, a phase, see the same few taps, and are by
@@ -42,6 +42,7 @@ struct Forward {
     one.a.data += group * filters * taps;
     one.b.source.x += group * channels_pitch;
     one.result.out += group * filters * result.channel_pitch;
+    if (result.residual) one.result.residual += group * filters * result.channel_pitch;
     if (result.bias) one.result.bias += group * filters;
     return one;
   }
@@ -173,13 +174,13 @@ Patches<T> input_patches(const T* x, const Conv2dShape& s) {
 }  // namespace
 
 template <class T>
-void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv2dShape& s, Activation kind,
-                    Precision precision, Stream stream) {
+void conv2d_forward(const T* x, const T* weight, const T* bias, const T* residual, T* y, const Conv2dShape& s,
+                    Activation kind, Precision precision, Stream stream) {
   check_limits(s, "conv2d_forward");
-  if (depthwise::takes<T>(s, false)) return depthwise::forward(x, weight, bias, y, s, kind, stream);
+  if (depthwise::takes<T>(s, false)) return depthwise::forward(x, weight, bias, residual, y, s, kind, stream);
   const PixelColumns<T> patches{input_patches(x, s)};
   const int64_t filters = s.k / s.groups, taps = patches.source.taps;
-  const ImageResult<T> result{y, s.k * s.p * s.q, s.p * s.q, Grid(s.p, s.q), s.q, 1, bias, kind};
+  const ImageResult<T> result{y, s.k * s.p * s.q, s.p * s.q, Grid(s.p, s.q), s.q, 1, bias, residual, kind};
   const Forward<T> problem{{weight, filters, taps, taps}, patches, result, filters, taps,
                            s.c / s.groups * s.h * s.w};
   multiply("conv2d_forward", problem, {s.groups, filters, patches.source.columns, taps}, false, stream,
@@ -219,6 +220,7 @@ void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShap
                                   .pitch_h = s.stride_h * s.w,
                                   .pitch_w = static_cast<int>(s.stride_w),
                                   .bias = nullptr,
+                                  .residual = nullptr,
                                   .kind = Activation::none};
   problem.channels = channels;
   problem.weight_pitch = filters * channels * s.r * s.s;
@@ -268,10 +270,10 @@ void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dS
            precision);
 }
 
-#define INSTANTIATE(T)                                                                                      \
-  template void conv2d_forward(const T*, const T*, const T*, T*, const Conv2dShape&, Activation, Precision, \
-                               Stream);                                                                     \
-  template void conv2d_backward_input(const T*, const T*, T*, const Conv2dShape&, Precision, Stream);       \
+#define INSTANTIATE(T)                                                                                     \
+  template void conv2d_forward(const T*, const T*, const T*, const T*, T*, const Conv2dShape&, Activation, \
+                               Precision, Stream);                                                         \
+  template void conv2d_backward_input(const T*, const T*, T*, const Conv2dShape&, Precision, Stream);      \
   template void conv2d_backward_weight(const T*, const T*, T*, T*, const Conv2dShape&, Precision, Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)

@@ -56,6 +56,7 @@ def valid_calls() -> dict[str, Arguments]:
             "x": floats(*_X),
             "weight": floats(*_FILTERS),
             "bias": floats(4),
+            "residual": floats(*_Y),
             "y": floats(*_Y),
             **_CONVOLUTION,
             "kind": 0,

@@ -126,6 +126,8 @@ BAD: list[Row] = [
     *(("conv2d_backward", *row) for row in CONVOLUTION),
     ("conv2d", {"bias": floats(5)}, ValueError, "bias"),
     ("conv2d", {"bias": floats(6, 1)}, ValueError, "bias"),
+    ("conv2d", {"residual": floats(2, 6, 4, 3)}, ValueError, "residual has shape"),
+    ("conv2d", {"residual": floats(2, 6, 4, 4, dtype=np.float64)}, TypeError, "residual has dtype float64"),
     ("conv2d", {"activation": "gelu"}, ValueError, "activation is 'gelu'"),
     ("conv2d", {"activation": 1}, ValueError, "activation"),
     ("conv2d", {"activation": ["relu"]}, ValueError, "activation"),

@@ -40,7 +40,7 @@ def test_convolution(images: tuple[np.ndarray, np.ndarray]) -> None:
     weight, dy = weight.astype(np.float32), dy.astype(np.float32)
     y, dw, db = np.full_like(dy, np.nan), np.full_like(weight, np.nan), np.full(2, np.nan, np.float32)
     geometry = ((STRIDE, STRIDE), (0, 0), (1, 1), 1)
-    module.conv2d_forward(x, weight, None, y, *geometry, 0)
+    module.conv2d_forward(x, weight, None, None, y, *geometry, 0)
     module.conv2d_backward_weight(dy, x, dw, db, *geometry)
     np.testing.assert_array_equal(y, sampled * weight.reshape(1, 2, 1, 1))
     np.testing.assert_allclose(dw.ravel(), (dy * sampled).sum((0, 2, 3)), rtol=1e-5, atol=1e-5)

@@ -106,7 +106,9 @@ def test_weight_gradient_without_images_or_channels(module: Any) -> None:
     module.conv2d_backward_weight(dy, np.empty((2, 0, 6, 6)), np.empty((4, 0, 2, 2)), db, *geometry)
     np.testing.assert_array_equal(db, 50)
     y = np.full((2, 4, 5, 5), np.nan)
-    module.conv2d_forward(np.empty((2, 0, 6, 6)), np.empty((4, 0, 2, 2)), np.arange(4.0), y, *geometry, 0)
+    module.conv2d_forward(
+        np.empty((2, 0, 6, 6)), np.empty((4, 0, 2, 2)), np.arange(4.0), None, y, *geometry, 0
+    )
     np.testing.assert_array_equal(y, np.broadcast_to(np.arange(4.0)[:, None, None], y.shape))
 
 

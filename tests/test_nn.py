@@ -36,6 +36,21 @@ FUNCTIONS: list[tuple[str, Callable[..., Any], tuple[np.ndarray, ...]]] = [
     ("linear sigmoid", lambda x, w, b: F.linear(x, w, b, "sigmoid"), (normal(3, 4), normal(2, 4), normal(2))),
     ("conv2d", lambda x, w, b: F.conv2d(x, w, b), (normal(2, 2, 5, 4), normal(3, 2, 3, 2), normal(3))),
     (
+        "conv2d with a residual",
+        lambda x, w, b, r: F.conv2d(x, w, b, residual=r),
+        (normal(2, 2, 5, 4), normal(3, 2, 3, 2), normal(3), normal(2, 3, 3, 3)),
+    ),
+    (
+        "conv2d tanh with a residual",
+        lambda x, w, r: F.conv2d(x, w, None, 1, 1, activation="tanh", residual=r),
+        (normal(2, 2, 4, 4), normal(2, 2, 3, 3), normal(2, 2, 4, 4)),
+    ),
+    (
+        "conv2d of itself",
+        lambda x, w: F.conv2d(x, w, None, 1, 1, activation="sigmoid", residual=x),
+        (normal(2, 2, 4, 4), normal(2, 2, 3, 3)),
+    ),
+    (
         "conv2d tanh with everything",
         lambda x, w, b: F.conv2d(x, w, b, (2, 1), (1, 2), (1, 2), 2, "tanh"),
         (normal(2, 4, 5, 5), normal(2, 2, 3, 2), normal(2)),

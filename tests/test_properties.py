@@ -229,6 +229,12 @@ def compare_convolution(backend: Backend, rng: np.random.Generator) -> None:
     gradients = backend.call("conv2d_backward", {"dy": pdy, "x": px, "weight": pw, **call})
     what = f"conv2d x {x_shape} weight {w_shape} {call} {dtype}"
     check_all((y, *gradients), want, backend, ("y", "dx", "dw", "db"), what)
+    if rng.random() < 0.3:
+        activation = str(rng.choice(["relu", "tanh", "sigmoid"]))
+        more = {"residual": backend.put(rng.standard_normal(y_shape).astype(dtype)), "activation": activation}
+        y = backend.call("conv2d", {"x": px, "weight": pw, "bias": pb, **call, **more})
+        want_y = conv.ACTIVATIONS[activation](want[0] + backend.host(more["residual"]))
+        check_all((y,), (want_y,), backend, ("y",), f"{what} {activation} of a residual")
 
 
 def compare_of_axes(backend: Backend, rng: np.random.Generator) -> None:

@@ -50,18 +50,20 @@ Conv2dShape shape_of(Operands& operands, const ArrayView& x, const char* x_name,
   return shape;
 }
 
-void conv2d_forward(py::handle x, py::handle weight, py::handle bias, py::handle y, Pair stride, Pair padding,
-                    Pair dilation, int64_t groups, int kind, int precision, uintptr_t stream) {
+void conv2d_forward(py::handle x, py::handle weight, py::handle bias, py::handle residual, py::handle y,
+                    Pair stride, Pair padding, Pair dilation, int64_t groups, int kind, int precision,
+                    uintptr_t stream) {
   Operands operands("conv2d", kMemory, device::kHalves);
   const ArrayView vx = operands.in(x, "x"), vw = operands.in(weight, "weight"), vy = operands.out(y, "y");
   const Conv2dShape shape =
       shape_of(operands, vx, "x", vw, "weight", vy, "y", {stride, padding, dilation, groups});
-  const ArrayView vb = operands.in_or_none(bias, "bias", {shape.k});
+  const ArrayView vb = operands.in_or_none(bias, "bias", {shape.k}),
+                  vr = operands.in_or_none(residual, "residual", {shape.n, shape.k, shape.p, shape.q});
   const Activation activation = activation_of("conv2d", kind);
   py::gil_scoped_release unlocked;
   device::dispatch(operands.dtype(), "conv2d", [&]<class T>() {
-    device::conv2d_forward(data<T>(vx), data<T>(vw), data<T>(vb), mutable_data<T>(vy), shape, activation,
-                           precision_of(operands.op(), precision), as_stream(stream));
+    device::conv2d_forward(data<T>(vx), data<T>(vw), data<T>(vb), data<T>(vr), mutable_data<T>(vy), shape,
+                           activation, precision_of(operands.op(), precision), as_stream(stream));
   });
 }
 
@@ -96,9 +98,9 @@ void conv2d_backward_weight(py::handle dy, py::handle x, py::handle dw, py::hand
 }  // namespace
 
 void bind_conv2d(py::module_& m) {
-  m.def("conv2d_forward", &conv2d_forward, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("y"),
-        py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("kind"),
-        py::arg("precision") = 0, py::arg("stream") = 0);
+  m.def("conv2d_forward", &conv2d_forward, py::arg("x"), py::arg("weight"), py::arg("bias"),
+        py::arg("residual"), py::arg("y"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+        py::arg("groups"), py::arg("kind"), py::arg("precision") = 0, py::arg("stream") = 0);
   m.def("conv2d_backward_input", &conv2d_backward_input, py::arg("dy"), py::arg("weight"), py::arg("dx"),
         py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
         py::arg("precision") = 0, py::arg("stream") = 0);

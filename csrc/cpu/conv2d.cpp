@@ -28,7 +28,8 @@ struct Correlation {
   PhaseLayout layout;  // of a plane
   T* target;           // [images, groups * rows, target_plane]
   int64_t rows, target_plane;
-  const T* bias = nullptr;  // [groups * rows] or null
+  const T* bias = nullptr;      // [groups * rows] or null
+  const T* residual = nullptr;  // as target, added before the activation, or null
   Activation kind = Activation::none;
   std::vector<Part<T>> parts = {};
 
@@ -125,8 +126,9 @@ struct Correlation {
             depth,
             {part.weight + group * rows * depth, depth, 1},
             {from + i * step, end, part.offsets.data(), part.largest_offset, step, order},
-            {target + first * target_plane + part.to, groups * rows * target_plane, target_plane, part.pitch,
-             part.step, order},
+            {target + first * target_plane + part.to,
+             residual ? residual + first * target_plane + part.to : nullptr, groups * rows * target_plane,
+             target_plane, part.pitch, part.step, order},
             bias ? bias + group * rows : nullptr,
             kind};
         if (this_thread) {
@@ -142,11 +144,11 @@ struct Correlation {
 }  // namespace
 
 template <class T>
-void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv2dShape& shape,
-                    Activation kind, Precision, Stream) {
+void conv2d_forward(const T* x, const T* weight, const T* bias, const T* residual, T* y,
+                    const Conv2dShape& shape, Activation kind, Precision, Stream) {
   const Conv2dShape& a = shape;
   if (a.n * a.k * a.p * a.q == 0) return;
-  if (depthwise::is_depthwise(a)) return depthwise::forward(x, weight, bias, y, a, kind);
+  if (depthwise::is_depthwise(a)) return depthwise::forward(x, weight, bias, residual, y, a, kind);
   Correlation<T> correlation{x,
                              a.n,
                              a.groups,
@@ -158,6 +160,7 @@ void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv
                              a.k / a.groups,
                              a.p * a.q,
                              bias,
+                             residual,
                              kind};
   Part<T> part{weight, {}, a.p, a.q, 0, a.q, 1};
   const std::vector<int64_t> taps = correlation.layout.offsets();
@@ -385,10 +388,10 @@ void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dS
     });
 }
 
-#define INSTANTIATE(T)                                                                                      \
-  template void conv2d_forward(const T*, const T*, const T*, T*, const Conv2dShape&, Activation, Precision, \
-                               Stream);                                                                     \
-  template void conv2d_backward_input(const T*, const T*, T*, const Conv2dShape&, Precision, Stream);       \
+#define INSTANTIATE(T)                                                                                     \
+  template void conv2d_forward(const T*, const T*, const T*, const T*, T*, const Conv2dShape&, Activation, \
+                               Precision, Stream);                                                         \
+  template void conv2d_backward_input(const T*, const T*, T*, const Conv2dShape&, Precision, Stream);      \
   template void conv2d_backward_weight(const T*, const T*, T*, T*, const Conv2dShape&, Precision, Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)

@@ -57,7 +57,8 @@ inline int window_of(const std::vector<int64_t>& offsets, int64_t pitch) {
 }
 
 template <class T>
-void forward(const T* x, const T* weight, const T* bias, T* y, const Conv2dShape& a, Activation kind) {
+void forward(const T* x, const T* weight, const T* bias, const T* residual, T* y, const Conv2dShape& a,
+             Activation kind) {
   const PhaseLayout layout =
       layout_for<T>(PhaseAxis::of_windows(a.h, a.p, a.r, a.stride_h, a.padding_h, a.dilation_h),
                     PhaseAxis::of_windows(a.w, a.q, a.s, a.stride_w, a.padding_w, a.dilation_w), a.q);
@@ -77,12 +78,16 @@ void forward(const T* x, const T* weight, const T* bias, T* y, const Conv2dShape
         stencil.weight = weight + filter * taps;
         stencil.taps = taps;
         stencil.window = window;
-        stencil.out = y + (plane * filters + m) * a.p * a.q;
+        const int64_t pixels = a.p * a.q, first = (plane * filters + m) * pixels;
+        stencil.out = y + first;
         stencil.rows = a.p;
         stencil.columns = a.q;
         stencil.bias = bias ? bias[filter] : T(0);
-        stencil.kind = kind;
+        stencil.kind = residual ? Activation::none : kind;
         kernels<T>().stencil(stencil);
+        if (!residual) continue;
+        for (int64_t i = first; i < first + pixels; ++i) y[i] += residual[i];
+        if (kind != Activation::none) kernels<T>().activate(y + first, y + first, pixels, kind);
       }
     }
   });

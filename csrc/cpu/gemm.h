@@ -18,6 +18,9 @@
 //   T* place(int64_t i, int64_t j, int64_t* step)
 //       where a tile from row i and column j on may be stored whole, or null
 //   void write(int64_t i, int64_t rows, int64_t j, int64_t columns, const T* tile, int64_t step)
+// and, if it has values that the product is added to,
+//   bool begin(int64_t i, int64_t rows, int64_t j, int64_t columns, T* tile, int64_t step)
+//       puts them into the tile, or says that there are none
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -218,6 +221,9 @@ struct Product {
           if (!place) {
             tile.c = blocks > 1 ? sums.get() + (i - row.begin) * sum_step + t * width : sums.get();
             tile.c_step = sum_step;
+          }
+          if constexpr (requires { &Writer::begin; }) {
+            if (block == 0) tile.accumulate = c.begin(i, rows_here, j, columns_here, tile.c, tile.c_step);
           }
           kernel.multiply(tile);
           if (last && !place) c.write(i, rows_here, j, columns_here, tile.c, tile.c_step);

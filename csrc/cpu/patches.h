@@ -200,10 +200,12 @@ struct PatchReader {
   }
 };
 
-// Writes C[i][column] to to[image*image_step + i*row_step + p*pitch + q*step].
+// Writes C[i][column] to to[image*image_step + i*row_step + p*pitch + q*step]; it is added to what `residual`
+// has at the same place.
 template <class T>
 struct PixelWriter {
   T* to;
+  const T* residual;  // or null
   int64_t image_step, row_step, pitch, step;
   PixelOrder order;
 
@@ -212,6 +214,17 @@ struct PixelWriter {
         step == 1 && order.images == 1 && (order.height == 1 || (pitch == order.width && !order.wide));
     *tile_step = row_step;
     return contiguous ? to + i * row_step + j : nullptr;
+  }
+
+  bool begin(int64_t i, int64_t rows, int64_t j, int64_t columns, T* tile, int64_t tile_step) const {
+    if (!residual) return false;
+    order.runs(j, j + columns, [&](int64_t first, int64_t image, int64_t p, int64_t q, int64_t length) {
+      const T* from = residual + image * image_step + i * row_step + p * pitch + q * step;
+      T* values = tile + first;
+      for (int64_t r = 0; r < rows; ++r, from += row_step, values += tile_step)
+        for (int64_t x = 0; x < length; ++x) values[x] = from[x * step];
+    });
+    return true;
   }
 
   void write(int64_t i, int64_t rows, int64_t j, int64_t columns, const T* tile, int64_t tile_step) const {

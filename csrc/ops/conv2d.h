@@ -24,10 +24,11 @@ struct Conv2dShape {
 // filter more than 2^30 taps, or a padded extent reaches 2^29; the tensors may have any size.
 namespace cuda {
 
-// y = activation(convolution + bias), overwritten; bias: [K] or null.
+// y = activation(convolution + bias + residual), overwritten; bias: [K] or null, residual: [N, K, P, Q] or
+// null, not y's memory.
 template <class T>
-void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv2dShape& shape,
-                    Activation kind, Precision precision, Stream stream);
+void conv2d_forward(const T* x, const T* weight, const T* bias, const T* residual, T* y,
+                    const Conv2dShape& shape, Activation kind, Precision precision, Stream stream);
 
 // dx, overwritten, from dy, the gradient before the activation. A pixel that no window covers gets zero.
 template <class T>
@@ -46,8 +47,8 @@ void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dS
 namespace cpu {
 
 template <class T>
-void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv2dShape& shape,
-                    Activation kind, Precision precision, Stream stream);
+void conv2d_forward(const T* x, const T* weight, const T* bias, const T* residual, T* y,
+                    const Conv2dShape& shape, Activation kind, Precision precision, Stream stream);
 template <class T>
 void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& shape, Precision precision,
                            Stream stream);

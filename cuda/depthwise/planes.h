@@ -54,11 +54,12 @@ struct Axis {
 
 template <class T>
 struct Planes {
-  const T* source;  // [tasks * sums, rows.source, columns.source]
-  const T* weight;  // [channels * max(sums, outputs), R, S]
-  const T* bias;    // [channels * outputs] or null
-  T* out;           // [tasks * outputs, rows.output, columns.output]
-  int64_t tasks;    // N * C
+  const T* source;    // [tasks * sums, rows.source, columns.source]
+  const T* weight;    // [channels * max(sums, outputs), R, S]
+  const T* bias;      // [channels * outputs] or null
+  const T* residual;  // as out, or null
+  T* out;             // [tasks * outputs, rows.output, columns.output]
+  int64_t tasks;      // N * C
   int channels;
   int sums, outputs;  // source planes that are added up, and output planes, of a task; one of them is 1
   Axis rows, columns;
@@ -158,11 +159,14 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 6 : 8) depthwise_ke
     }
     if (!busy || column >= d.columns.output) continue;
     const C bias = d.bias ? widen(d.bias[channel * d.outputs + o]) : C(0);
-    T* at = d.out + ((task * d.outputs + o) * d.rows.output + row) * d.columns.output + column;
+    int64_t at = ((task * d.outputs + o) * d.rows.output + row) * d.columns.output + column;
 #pragma unroll
-    for (int i = 0; i < kStrip; ++i)
-      if (row + i < d.rows.output)
-        at[int64_t{i} * d.columns.output] = narrow<T>(activate(d.bias ? sum[i] + bias : sum[i], d.kind));
+    for (int i = 0; i < kStrip; ++i, at += d.columns.output) {
+      if (row + i >= d.rows.output) break;
+      if (d.bias) sum[i] += bias;
+      if (d.residual) sum[i] += widen(d.residual[at]);
+      d.out[at] = narrow<T>(activate(sum[i], d.kind));
+    }
   }
 }
 
@@ -250,14 +254,14 @@ bool takes(const Conv2dShape& s, bool gradient) {
   return shared_bytes<T>(axes.rows, axes.columns, gradient) <= kMostShared;
 }
 
-// y = activation(convolution + bias), overwritten.
+// y = activation(convolution + bias + residual), overwritten.
 template <class T>
-void forward(const T* x, const T* weight, const T* bias, T* y, const Conv2dShape& s, Activation kind,
-             Stream stream) {
+void forward(const T* x, const T* weight, const T* bias, const T* residual, T* y, const Conv2dShape& s,
+             Activation kind, Stream stream) {
   if (s.n * s.k * s.p * s.q == 0) return;
   const Axes axes = axes_of(s, false);
   Planes<T> d{};
-  d.source = x, d.weight = weight, d.bias = bias, d.out = y;
+  d.source = x, d.weight = weight, d.bias = bias, d.residual = residual, d.out = y;
   d.tasks = s.n * s.c, d.channels = static_cast<int>(s.c);
   d.sums = 1, d.outputs = static_cast<int>(s.k / s.c);
   d.rows = axes.rows, d.columns = axes.columns;

@@ -224,15 +224,17 @@ struct FilterRows {
   }
 };
 
-// What becomes of out[m = channel, n = pixel]: bias by channel, then the activation, stored as [N, C, H, W].
+// What becomes of out[m = channel, n = pixel]: bias by channel and a residual are added, then the activation,
+// stored as [N, C, H, W].
 template <class T>
 struct ImageResult {
   T* out;  // at the first pixel of this grid
   int64_t image_pitch, channel_pitch;
   Grid pixels{};
-  int64_t pitch_h;  // elements between the grid's rows: the image's width, where the grid is all of it
-  int pitch_w;      // and between its columns: 1
-  const T* bias;    // by channel, or null
+  int64_t pitch_h;    // elements between the grid's rows: the image's width, where the grid is all of it
+  int pitch_w;        // and between its columns: 1
+  const T* bias;      // by channel, or null
+  const T* residual;  // as out, or null
   Activation kind;
 
   using Column = int64_t;
@@ -243,7 +245,10 @@ struct ImageResult {
     return image * image_pitch + p * pitch_h + int64_t{q} * pitch_w;
   }
   __device__ __forceinline__ void store(int64_t m, Column column, Compute<T> value) const {
-    out[column + m * channel_pitch] = narrow<T>(activate(bias ? value + widen(bias[m]) : value, kind));
+    const int64_t at = column + m * channel_pitch;
+    if (bias) value += widen(bias[m]);
+    if (residual) value += widen(residual[at]);
+    out[at] = narrow<T>(activate(value, kind));
   }
 };
 

@@ -52,11 +52,13 @@ def ends(padding, reach_h, reach_w):
     return pair(h), pair(w)
 
 
-def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, activation=None):
-    """y[n, k, p, q] = f(bias[k] + sum of the products), where h = p * stride - padding + r * dilation."""
+def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, activation=None, residual=None):
+    """y[n, k, p, q] = f(bias[k] + residual[n, k, p, q] + sum of the products), where h is
+    p * stride - padding + r * dilation.
+    """
     x, weight = x.astype(np.float64), weight.astype(np.float64)
     shape, c_count, channels, taps = taps_of(x.shape, weight.shape, stride, padding, dilation, groups)
-    y = np.zeros(shape)
+    y = np.zeros(shape) if residual is None else residual.astype(np.float64)
     for n in range(shape[0]):
         for k, first in channels:
             for p, q, r, s, h, w in taps:
@@ -129,7 +131,7 @@ _SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, int, int], Arguments]] = {
 }
 
 
-def _arguments(rng, dtype, shape, filters, call, bias=True, activation=None) -> Arguments:
+def _arguments(rng, dtype, shape, filters, call, bias=True, activation=None, residual=False) -> Arguments:
     k_count, r_count, s_count = filters
     c_count = shape[1] // call.get("groups", 1)
     scale = (c_count * r_count * s_count) ** -0.5
@@ -142,20 +144,25 @@ def _arguments(rng, dtype, shape, filters, call, bias=True, activation=None) -> 
         arguments["bias"] = rng.standard_normal(k_count).astype(dtype)
     if activation:
         arguments["activation"] = activation
+    if residual:
+        arguments["residual"] = rng.standard_normal(_output_shape(arguments, call)).astype(dtype)
     return arguments
 
 
-def _backward_arguments(rng, dtype, shape, filters, call, **more) -> Arguments:
-    arguments = _arguments(rng, dtype, shape, filters, call, bias=False)
-    y_shape = taps_of(
-        shape,
+def _output_shape(arguments, call):
+    return taps_of(
+        arguments["x"].shape,
         arguments["weight"].shape,
         call.get("stride", 1),
         call.get("padding", 0),
         call.get("dilation", 1),
         call.get("groups", 1),
     )[0]
-    return {"dy": rng.standard_normal(y_shape).astype(dtype), **arguments, **more}
+
+
+def _backward_arguments(rng, dtype, shape, filters, call, **more) -> Arguments:
+    arguments = _arguments(rng, dtype, shape, filters, call, bias=False)
+    return {"dy": rng.standard_normal(_output_shape(arguments, call)).astype(dtype), **arguments, **more}
 
 
 def _forward_case(name: str, shape: str, **more) -> Case:
@@ -176,11 +183,38 @@ def _backward_make(shape, more, rng, dtype):
     return _backward_arguments(rng, dtype, *_SHAPES[shape], **more)
 
 
+_WITH_RESIDUAL = (
+    "one_of_everything",
+    "primes",
+    "plain_3x3",
+    "lenet_first",
+    "pointwise",
+    "wide_129",
+    "channels_33",
+    "filters_129",
+    "kernel_is_image",
+    "stride_leaves_rest",
+    "same_even",
+    "groups",
+    "depthwise",
+    "depthwise_multiplier",
+    "depthwise_wide",
+    "depthwise_large_stride",
+    "empty_batch",
+)
+
 CASES = [
     *(_forward_case(name, name) for name in _SHAPES),
     *in_every_layout(_forward_case("layout", "all_arguments"))[1:],
     _forward_case("no_bias", "plain_3x3", bias=False),
     *(_forward_case(name, "plain_3x3", activation=name) for name in ("relu", "tanh", "sigmoid")),
+    *(_forward_case(f"{shape}_residual", shape, residual=True) for shape in _WITH_RESIDUAL),
+    *in_every_layout(_forward_case("residual_relu", "all_arguments", residual=True, activation="relu")),
+    *(
+        _forward_case(f"residual_{name}_{shape}", shape, residual=True, activation=name, bias=False)
+        for name in ("relu", "tanh", "sigmoid")
+        for shape in ("plain_3x3", "depthwise_small")
+    ),
     _forward_case("relu_no_bias", "all_arguments", bias=False, activation="relu"),
     *(_backward_case(name, name) for name in _SHAPES),
     *in_every_layout(_backward_case("layout", "all_arguments"))[1:],

@@ -9,7 +9,7 @@ from fastarch.autograd import Array, Function
 from fastarch.nn.fused import before_activation
 from fastarch.tensors import Tensor, as_tensor
 
-_FORWARD: dict[int, Any] = {1: ops.conv1d, 2: ops.conv2d, 3: ops.conv3d}
+_FORWARD: dict[int, Any] = {1: ops.conv1d, 2: ops.conv2d, 3: ops.conv3d}  # of them conv2d adds a residual
 _TRANSPOSED: dict[int, Any] = {1: ops.conv_transpose1d, 2: ops.conv_transpose2d}
 
 
@@ -25,8 +25,10 @@ class Convolution(Function):
         activation: str | None,
         geometry: tuple[Any, Any, Any, int],  # stride, padding, dilation, groups
         axes: int,
+        residual: Array | None = None,
     ) -> Array:
-        y = _FORWARD[axes](x, weight, bias, *geometry, activation)
+        more = () if residual is None else (residual,)
+        y = _FORWARD[axes](x, weight, bias, *geometry, activation, *more)
         ctx.activation, ctx.geometry, ctx.axes = activation, geometry, axes
         ctx.save(x, weight, y if activation is not None else None)
         return y
@@ -37,7 +39,7 @@ class Convolution(Function):
         dy = before_activation(dy, y, ctx.activation)
         backward: Any = getattr(ops, f"conv{ctx.axes}d_backward")
         grads = backward(dy, x, weight, ctx.needs[2], *ctx.geometry, ctx.needs[:2])
-        return *grads, None, None, None
+        return *grads, None, None, None, *(dy for _ in ctx.needs[6:])
 
 
 class TransposedConvolution(Function):
@@ -84,11 +86,14 @@ def conv2d(
     dilation: Any = 1,
     groups: int = 1,
     activation: str | None = None,
+    residual: Any = None,
 ) -> Tensor:
-    """x [N, C, H, W] with filters weight [K, C/groups, R, S] plus bias [K]; the activation, if any, is
-    fused.
+    """x [N, C, H, W] with filters weight [K, C/groups, R, S] plus bias [K] and a residual of the output's
+    shape; the activation of that, if any, is fused.
     """
-    return Convolution.apply(as_tensor(x), weight, bias, activation, (stride, padding, dilation, groups), 2)
+    geometry = stride, padding, dilation, groups
+    more = () if residual is None else (residual,)
+    return Convolution.apply(as_tensor(x), weight, bias, activation, geometry, 2, *more)
 
 
 def conv3d(

@@ -182,11 +182,22 @@ def settle_transposed(
 # The products of two axes
 
 
-def forward(x: Array, weight: Array, bias: Array | None, y: Array, geometry: Geometry, kind: int = 0) -> None:
-    """x [N, C, H, W], weight [K, C/groups, R, S], bias [K] or None; y [N, K, P, Q], overwritten."""
+def forward(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    y: Array,
+    geometry: Geometry,
+    kind: int = 0,
+    residual: Array | None = None,
+) -> None:
+    """x [N, C, H, W], weight [K, C/groups, R, S], bias [K] or None; y and residual (or None) [N, K, P, Q], y
+    overwritten.
+    """
     if y.size:
         precision = precisions.current()
-        run("conv2d_forward", conv2d_forward, (x, weight, bias), y, *geometry, kind, precision=precision)
+        inputs = (x, weight, bias, residual)
+        run("conv2d_forward", conv2d_forward, inputs, y, *geometry, kind, precision=precision)
 
 
 def backward_input(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> None:

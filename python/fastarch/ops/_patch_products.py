@@ -18,6 +18,7 @@ def conv2d_forward(
     x: Array,
     weight: Array,
     bias: Array | None,
+    residual: Array | None,
     y: Array,
     stride: tuple[int, int],
     padding: tuple[int, int],
@@ -26,7 +27,9 @@ def conv2d_forward(
     kind: int,
     xp: Any,
 ) -> None:
-    """x [N, C, H, W], weight [K, C/groups, R, S], bias [K] or None; y [N, K, P, Q], overwritten."""
+    """x [N, C, H, W], weight [K, C/groups, R, S], bias [K] or None; residual (or None) and y [N, K, P, Q], y
+    overwritten.
+    """
     k = weight.shape[0]
     plan = _patches.Plan(x.shape, weight.shape, y.shape, stride, padding, dilation, x)
     filters = weight.reshape(groups, k // groups, -1)
@@ -42,6 +45,8 @@ def conv2d_forward(
             part[...] = valid
         else:
             xp.add(valid, bias[:, None, None], out=part)
+        if residual is not None:
+            part += residual[block.n, :, block.p]
         if kind:
             activation_forward(part, part, kind, xp)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastarch.ops import _convolution
-from fastarch.ops._boundary import Array, Pair, activation_kind, empty, expect_shape, operator
+from fastarch.ops._boundary import Array, Pair, activation_kind, companion, empty, expect_shape, operator
 from fastarch.ops._convolution import Padding
 
 
@@ -17,20 +17,22 @@ def conv2d(
     dilation: Pair = 1,
     groups: int = 1,
     activation: str | None = None,
+    residual: Array | None = None,
 ) -> Array:
-    """Convolution with bias and activation: x [N, C, H, W], weight [K, C/groups, R, S] -> y [N, K, P, Q].
+    """activation(convolution + bias + residual): x [N, C, H, W], weight [K, C/groups, R, S], y [N, K, P, Q].
 
-    bias: [K] or None. stride, dilation: one int or (height, width). padding: the same, or "valid", or "same"
-    (stride 1; of an odd total the bottom and right get one more), or ((top, bottom), (left, right)). P is
-    (H + top + bottom - dilation*(R - 1) - 1) // stride + 1. activation: None, "relu", "tanh" or "sigmoid".
-    Raises ValueError for shapes and values that do not fit. LeCun et al. (1998).
+    bias: [K] or None; residual: of y's shape or None. stride, dilation: one int or (height, width). padding:
+    the same, or "valid", or "same" (stride 1; of an odd total the bottom and right get one more), or ((top,
+    bottom), (left, right)). P is (H + top + bottom - dilation*(R - 1) - 1) // stride + 1. activation: None,
+    "relu", "tanh" or "sigmoid". Raises ValueError for shapes and values that do not fit. LeCun et al. (1998).
     """
     kind = activation_kind("conv2d", activation)
     geometry, shape = _convolution.settle("conv2d", x, weight, stride, padding, dilation, groups, 2)
     if bias is not None:
         expect_shape("conv2d", "bias", bias, (shape[1],))
+    residual = companion("conv2d", "residual", residual, x, x.dtype, shape, optional=True)
     y = empty("conv2d", shape, x)
-    _convolution.forward(x, weight, bias, y, geometry, kind)
+    _convolution.forward(x, weight, bias, y, geometry, kind, residual)
     return y
 
 

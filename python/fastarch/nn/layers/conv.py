@@ -113,12 +113,23 @@ class _Convolution(_Layer):
             raise ValueError(f"[{name}] padding 'same' needs stride 1, got {self.stride}")
 
     def forward(self, x: Any) -> Tensor:
+        return self._convolve(x)
+
+    def _convolve(self, x: Any, **more: Any) -> Tensor:
         padding = self.padding
         if self.padding_mode != "zeros":
             x, padding = F.pad(x, self._ends(), _PAD[self.padding_mode]), 0
         call = getattr(F, f"conv{self.axes}d")
         return call(
-            x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, self.activation
+            x,
+            self.weight,
+            self.bias,
+            self.stride,
+            padding,
+            self.dilation,
+            self.groups,
+            self.activation,
+            **more,
         )
 
     def _ends(self) -> list[int]:
@@ -161,11 +172,15 @@ class Conv2d(_Convolution):
     ((top, bottom), (left, right)). padding_mode: "zeros", "reflect", "replicate" or "circular".
     weight is [out_channels, in_channels/groups, R, S], bias [out_channels]; both start uniform in
     +-1/sqrt(in_channels/groups R S), as in PyTorch. activation: None, "relu", "tanh" or "sigmoid", computed
-    with the convolution in one pass. Raises ValueError for sizes that are not positive or that groups does
-    not divide.
+    with the convolution in one pass. Calling the layer takes a `residual` of the output's shape, added before
+    the activation in the same pass. Raises ValueError for sizes that are not positive or that groups does not
+    divide.
     """
 
     axes = 2
+
+    def forward(self, x: Any, residual: Any = None) -> Tensor:
+        return self._convolve(x, residual=residual)
 
 
 class Conv3d(_Convolution):
