@@ -12,11 +12,13 @@
 // themselves a convolution of dy with stride 1: no multiplication by a structural zero, and no two threads
 // that add to the same pixel.
 //
-// Depthwise convolution has kernels of its own (depthwise/).
+// Depthwise convolution has kernels of its own (depthwise/), 1x1 filters have readers of theirs
+// (conv2d/pointwise.h).
 #include <algorithm>
 #include <numeric>
 #include <vector>
 
+#include "conv2d/pointwise.h"
 #include "depthwise/weights.h"
 #include "gemm/matrix.h"
 #include "gemm/mma.h"
@@ -178,9 +180,10 @@ void conv2d_forward(const T* x, const T* weight, const T* bias, const T* residua
                     Activation kind, Precision precision, Stream stream) {
   check_limits(s, "conv2d_forward");
   if (depthwise::takes<T>(s, false)) return depthwise::forward(x, weight, bias, residual, y, s, kind, stream);
+  const ImageResult<T> result{y, s.k * s.p * s.q, s.p * s.q, Grid(s.p, s.q), s.q, 1, bias, residual, kind};
+  if (pointwise::takes(s, x)) return pointwise::forward(x, weight, result, s, precision, stream);
   const PixelColumns<T> patches{input_patches(x, s)};
   const int64_t filters = s.k / s.groups, taps = patches.source.taps;
-  const ImageResult<T> result{y, s.k * s.p * s.q, s.p * s.q, Grid(s.p, s.q), s.q, 1, bias, residual, kind};
   const Forward<T> problem{{weight, filters, taps, taps}, patches, result, filters, taps,
                            s.c / s.groups * s.h * s.w};
   multiply("conv2d_forward", problem, {s.groups, filters, patches.source.columns, taps}, false, stream,
@@ -192,6 +195,7 @@ void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShap
                            Stream stream) {
   check_limits(s, "conv2d_backward_input");
   if (depthwise::takes<T>(s, true)) return depthwise::backward_input(dy, weight, dx, s, stream);
+  if (pointwise::takes(s, dy)) return pointwise::backward_input(dy, weight, dx, s, precision, stream);
   const Axis rows = input_gradient_axis(s.h, s.r, s.stride_h, s.padding_h, s.dilation_h);
   const Axis columns = input_gradient_axis(s.w, s.s, s.stride_w, s.padding_w, s.dilation_w);
   const int64_t channels = s.c / s.groups, filters = s.k / s.groups, size = s.n * s.c * s.h * s.w;
@@ -257,6 +261,7 @@ void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dS
                             Stream stream) {
   check_limits(s, "conv2d_backward_weight");
   if (depthwise::is_depthwise(s)) return depthwise::backward_weight(dy, x, dw, db, s, stream);
+  if (pointwise::takes(s, dy, x)) return pointwise::backward_weight(dy, x, dw, db, s, precision, stream);
   const TapColumns<T> patches{input_patches(x, s)};
   const int64_t filters = s.k / s.groups, taps = patches.source.taps, pixels = patches.source.columns;
   const WeightGradient<T> problem{{dy, filters, s.k * s.p * s.q, s.p * s.q},

@@ -54,6 +54,9 @@ def random_convolution(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple
             groups, k = c, c * int(rng.integers(1, 3))
         n, r, s = int(rng.integers(1, 4)), int(rng.integers(1, 5)), int(rng.integers(1, 5))
         height, width = (int(v) for v in rng.integers(1, 11, 2))
+        if rng.random() < 0.1:  # 1x1, with pixels in whole vectors
+            call = {"stride": 1, "padding": 0, "dilation": 1, "groups": groups}
+            return (n, c, 2 * height, 4 * int(rng.integers(1, 4))), (k, c // groups, 1, 1), call
         if HAS_TORCH and rng.random() < 0.05:  # several tiles of the multiply; too many for the definition
             groups, c, k, n = 1, *(int(v) for v in rng.integers(1, 150, 2)), 1
             height, width = (int(v) for v in rng.integers(1, 6, 2))

@@ -182,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="*", type=Path, help="default: every cuda/*.cu")
+    parser.add_argument("files", nargs="*", type=Path, help="default: every .cu of cuda")
     parser.add_argument("--arch", default="90", help="comma-separated compute capabilities (default 90)")
     parser.add_argument("--nvcc", help="the compiler (default: PATH, then CUDA_HOME)")
     parser.add_argument("--nvdisasm", help="the disassembler (default: PATH, the toolkit, site-packages)")
@@ -205,7 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
             "the report is without occupancy and instructions",
             file=sys.stderr,
         )
-    files = [file.resolve() for file in options.files] or sorted((ROOT / "cuda").glob("*.cu"))
+    files = [file.resolve() for file in options.files] or sorted((ROOT / "cuda").rglob("*.cu"))
     work = [(file, arch.strip()) for file in files for arch in options.arch.split(",")]
     kernels: list[Kernel] = []
     with concurrent.futures.ThreadPoolExecutor(max(1, options.jobs)) as pool:

@@ -189,6 +189,39 @@ struct ChannelRows {
   }
 };
 
+// Images x [N, C, pixels] as B[k = channel, n = pixel], for products without a window. A channel's pixels
+// must be a multiple of kWidth and addresses aligned, so that kWidth pixels never straddle two images.
+template <class T>
+struct PlaneColumns {
+  static constexpr bool kAlongK = false, kDecodes = false;
+  static constexpr int kWidth = kVector<T>;
+  using Line = int64_t;  // offsets, -1: outside
+  using Step = int64_t;
+
+  const T* x;
+  int64_t columns, image_pitch;  // N * pixels
+  FastDivider plane;             // pixels
+
+  __device__ __forceinline__ void start(int64_t first_k) { x += first_k * plane.divisor(); }
+  __device__ __forceinline__ Line line(int64_t n) const {
+    if (n >= columns) return -1;
+    uint32_t within;
+    const int64_t image = plane.split_wide(n, &within);
+    return image * image_pitch + within;
+  }
+  __device__ __forceinline__ Step step(int k, int left) const {
+    return left > 0 ? int64_t{k} * plane.divisor() : -1;
+  }
+  __device__ __forceinline__ void load(Line pixel, Step channel, T (&values)[kWidth]) const {
+    const bool valid = pixel >= 0 && channel >= 0;
+    load_some(x + (valid ? pixel + channel : 0), valid ? kWidth : 0, true, values);
+  }
+  __device__ __forceinline__ void copy(Line pixel, Step channel, T* to) const {
+    const bool valid = pixel >= 0 && channel >= 0;
+    copy_async<16>(to, x + (valid ? pixel + channel : 0), valid ? 16 : 0);
+  }
+};
+
 // Filters w [K, C, R, S] as A[m = c, k = (filter, i, j)], where (i, j) counts some of the window's taps only:
 // those of one phase of the input gradient.
 template <class T>

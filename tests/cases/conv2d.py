@@ -92,6 +92,10 @@ _SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, int, int], Arguments]] = {
     "plain_3x3": ((2, 3, 8, 9), (4, 3, 3), {"padding": 1}),
     "lenet_first": ((1, 1, 16, 16), (6, 5, 5), {}),
     "pointwise": ((2, 7, 5, 4), (9, 1, 1), {}),
+    "pointwise_packed": ((3, 5, 4, 6), (9, 1, 1), {}),
+    "pointwise_grouped": ((2, 34, 2, 36), (14, 1, 1), {"groups": 2}),
+    "pointwise_padded": ((1, 3, 4, 6), (2, 1, 1), {"padding": ((1, 0), (0, 2))}),
+    "pointwise_cropped_by_stride": ((1, 3, 4, 8), (2, 1, 1), {"stride": (1, 2)}),
     "pointwise_strided": ((2, 4, 7, 6), (5, 1, 1), {"stride": 2}),
     "wide_129": ((1, 2, 1, 129), (2, 1, 3), {}),
     "tall_129": ((1, 1, 129, 2), (3, 5, 1), {"padding": (2, 0)}),
@@ -184,6 +188,7 @@ def _backward_make(shape, more, rng, dtype):
 
 
 _WITH_RESIDUAL = (
+    "pointwise_grouped",
     "one_of_everything",
     "primes",
     "plain_3x3",

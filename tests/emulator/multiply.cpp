@@ -103,7 +103,12 @@ void expect_positions(const Shape4& s, int64_t filters, std::mt19937_64& random)
   const PixelColumns<float> pixels{patches};
   const ImageResult<float> result{nullptr, filters * p * q, p * q,           Grid(p, q), q,
                                   1,       nullptr,         Activation::none};
+  const PlaneColumns<float> planes{nullptr, s.n * s.h * s.w, s.c * s.h * s.w, FastDivider(s.h * s.w)};
   for (int i = 0; i < 200; ++i) {
+    const int64_t at = i == 0 ? planes.columns - 1 : below(random, planes.columns);
+    const int64_t below_channel = below(random, std::min<int64_t>(s.c, int64_t{1} << 30));
+    EXPECT(Wide{planes.line(at)} == Wide{at} / (s.h * s.w) * s.c * s.h * s.w + at % (s.h * s.w));
+    EXPECT(Wide{planes.step(static_cast<int>(below_channel), 1)} == Wide{below_channel} * s.h * s.w);
     const int64_t column = i == 0 ? columns - 1 : below(random, columns);
     const int64_t index = i == 0 ? patches.taps - 1 : below(random, patches.taps);
     const Point pixel = pixels.line(column), tap = patches.tap(static_cast<uint32_t>(index));
