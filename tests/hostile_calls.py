@@ -80,6 +80,7 @@ def valid_calls() -> dict[str, Arguments]:
             "argmax": argmax,
             **_POOLING,
             "dilation": (1, 1),
+            "channels_last": False,
         },
         "max_pool2d_backward": {
             "dy": floats(*_POOLED),
@@ -87,21 +88,24 @@ def valid_calls() -> dict[str, Arguments]:
             "dx": floats(*_X),
             **_POOLING,
             "dilation": (1, 1),
+            "channels_last": False,
         },
         "avg_pool2d_forward": {
             "x": floats(*_X),
             "y": floats(*_POOLED),
             **_POOLING,
             "count_include_pad": True,
+            "channels_last": False,
         },
         "avg_pool2d_backward": {
             "dy": floats(*_POOLED),
             "dx": floats(*_X),
             **_POOLING,
             "count_include_pad": True,
+            "channels_last": False,
         },
-        "adaptive_avg_pool2d_forward": {"x": floats(*_X), "y": floats(*_POOLED)},
-        "adaptive_avg_pool2d_backward": {"dy": floats(*_POOLED), "dx": floats(*_X)},
+        "adaptive_avg_pool2d_forward": {"x": floats(*_X), "y": floats(*_POOLED), "channels_last": False},
+        "adaptive_avg_pool2d_backward": {"dy": floats(*_POOLED), "dx": floats(*_X), "channels_last": False},
         "softmax_forward": {"x": floats(3, 5), "y": floats(3, 5)},
         "softmax_backward": {"dy": floats(3, 5), "y": floats(3, 5), "dx": floats(3, 5)},
         "cross_entropy_forward": {
@@ -254,13 +258,20 @@ def hostile_contents(module: Any) -> Iterator[tuple[str, str, Arguments]]:
             valid_calls()["som_totals_forward"] | {"index": np.array(units, np.int64)},
         )
     for index in (4, 17, 255):
-        arguments = valid_calls()["max_pool2d_backward"]
-        arguments["argmax"][...] = index
-        yield "max_pool2d_backward", f"argmax={index}", arguments
+        for last in (False, True):
+            arguments = valid_calls()["max_pool2d_backward"] | {"channels_last": last}
+            if last:
+                arguments |= {
+                    name: floats(2, 8, 6, 4) if name == "dx" else floats(2, 4, 3, 4) for name in ("dx", "dy")
+                }
+                arguments["argmax"] = np.zeros((2, 4, 3, 4), np.uint8)
+            arguments["argmax"][...] = index
+            yield "max_pool2d_backward", f"argmax={index} last={last}", arguments
     for index in (-1, -(2**31), 2**31 - 1, 289):
         argmax = np.full((1, 1, 1, 1), index, np.int32)
         arguments = {"dy": floats(1, 1, 1, 1), "argmax": argmax, "dx": floats(1, 1, 17, 17)}
         arguments |= {"kernel": (17, 17), "stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+        arguments |= {"channels_last": False}
         yield "max_pool2d_backward", f"argmax={index} of 17x17", arguments
 
 

@@ -103,6 +103,11 @@ CONVOLUTION: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"padding": ((1, 0), (0, 1), (1, 1))}, ValueError, "padding has 3 entries"),
     ({"padding": ((1, 0), None)}, TypeError, "padding"),
 ]
+LAYOUT_TAKERS = [
+    f"{op}{way}"
+    for op in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "batch_norm")
+    for way in ("", "_backward")
+] + ["local_response_norm", "local_response_norm_backward"]
 POOLING: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"kernel_size": 0}, ValueError, "kernel_size"),
     ({"kernel_size": -2}, ValueError, "kernel_size"),
@@ -144,6 +149,14 @@ BAD: list[Row] = [
     ("linear_backward", {"dy": floats(2, 5)}, ValueError, "dy has shape"),
     *((op, *row) for op in ("max_pool2d", "avg_pool2d") for row in POOLING),
     *((op, *row) for op in ("max_pool2d_backward", "avg_pool2d_backward") for row in POOLING),
+    *(
+        (op, {"layout": layout}, ValueError, "layout")
+        for op in LAYOUT_TAKERS
+        for layout in ("nhwc", "NCWH", None, 1, ["NHWC"])
+    ),
+    ("max_pool2d_backward", {"layout": "NHWC"}, ValueError, "dy has shape"),
+    ("adaptive_avg_pool2d_backward", {"layout": "NHWC"}, ValueError, "dy has shape"),
+    ("batch_norm", {"layout": "NHWC"}, ValueError, r"running_mean has shape|weight has shape"),
     ("max_pool2d", {"dilation": 0}, ValueError, "dilation"),
     ("max_pool2d", {"dilation": 2**40}, ValueError, "dilation"),
     ("max_pool2d", {"dilation": 6}, ValueError, "does not fit"),

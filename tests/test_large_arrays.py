@@ -51,9 +51,9 @@ def test_pooling(module: Any, images: tuple[np.ndarray, np.ndarray]) -> None:
     x, sampled = images
     y, argmax = np.full(sampled.shape, np.nan, np.float32), np.full(sampled.shape, 7, np.uint8)
     geometry = ((1, 1), (STRIDE, STRIDE), (0, 0))
-    module.max_pool2d_forward(x, y, argmax, *geometry, (1, 1))
+    module.max_pool2d_forward(x, y, argmax, *geometry, (1, 1), False)
     np.testing.assert_array_equal(y, sampled)
     assert not argmax.any()
     y[...] = np.nan
-    module.avg_pool2d_forward(x, y, *geometry, True)
+    module.avg_pool2d_forward(x, y, *geometry, True, False)
     np.testing.assert_array_equal(y, sampled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -154,11 +155,46 @@ def test_channels_last_is_the_same(backend: Backend) -> None:
         put = backend.put
         y, mean, var = fa.ops.batch_norm(put(x), weight=put(weight), bias=put(bias), training=True)
         z, mean_z, var_z = fa.ops.batch_norm(
-            put(last), weight=put(weight), bias=put(bias), training=True, channels_last=True
+            put(last), weight=put(weight), bias=put(bias), training=True, layout="NHWC"
         )
     np.testing.assert_allclose(backend.host(z).transpose(0, 3, 1, 2), backend.host(y), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(backend.host(mean_z), backend.host(mean), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(backend.host(var_z), backend.host(var), rtol=1e-5)
+
+
+LAYERS_LAST: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
+    "MaxPool2d": (lambda **k: nn.MaxPool2d(3, 2, 1, ceil_mode=True, **k), (2, 8, 7, 6)),
+    "AvgPool2d": (lambda **k: nn.AvgPool2d(3, 2, 1, False, False, **k), (2, 8, 7, 6)),
+    "AdaptiveAvgPool2d": (lambda **k: nn.AdaptiveAvgPool2d((3, None), **k), (2, 8, 7, 6)),
+    "AdaptiveMaxPool2d": (lambda **k: nn.AdaptiveMaxPool2d((3, None), **k), (2, 8, 7, 6)),
+    "BatchNorm1d": (lambda **k: nn.BatchNorm1d(8, **k), (3, 8, 5)),
+    "BatchNorm2d": (lambda **k: nn.BatchNorm2d(8, activation="relu", **k), (3, 8, 5, 4)),
+    "BatchNorm3d": (lambda **k: nn.BatchNorm3d(8, **k), (2, 8, 3, 2, 2)),
+    "LocalResponseNorm": (lambda **k: nn.LocalResponseNorm(5, 0.5, **k), (2, 8, 3, 2)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS_LAST)
+def test_layers_with_the_channels_last_are_the_same(name: str, backend: Backend) -> None:
+    make, shape = LAYERS_LAST[name]
+    x = seeded(f"last {name}").standard_normal(shape).astype(np.float32)
+    results = []
+    for layout in ("NCHW", "NHWC"):
+        moved = np.ascontiguousarray(np.moveaxis(x, 1, -1)) if layout == "NHWC" else x
+        layer = make(layout=layout)
+        assert ("NHWC" in repr(layer)) == (layout == "NHWC")
+        if backend.name == "cuda":
+            layer.cuda()
+        tensor = fa.tensor(backend.put(moved), requires_grad=True)
+        with fa.backend(backend.name):
+            y = layer(tensor)
+            (y * y).sum().backward()
+        both = [backend.host(a) for a in (y.data, tensor.grad)]
+        results.append([np.moveaxis(a, -1, 1) if layout == "NHWC" else a for a in both])
+    for last, first in zip(results[1], results[0], strict=True):
+        np.testing.assert_allclose(last, first, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"layout must be 'NCHW' or 'NHWC', got 'NWHC'"):
+        make(layout="NWHC")
 
 
 def test_many_splits_give_the_same_sums() -> None:
@@ -169,15 +205,15 @@ def test_many_splits_give_the_same_sums() -> None:
     from fastarch import _emulator
 
     rng = seeded("splits")
-    for shape, last in (((3, 2, 64, 70), False), ((5000, 3), False), ((4, 40, 30, 8), True)):
+    for shape, layout in (((3, 2, 64, 70), "NCHW"), ((5000, 3), "NCHW"), ((4, 40, 30, 8), "NHWC")):
         x, dy = rng.standard_normal((2, *shape)).astype(np.float32)
         results = []
         for multiprocessors in (2, 132):
             _emulator.set_multiprocessors(multiprocessors)
             try:
                 with fa.backend("emulator"):
-                    y, mean, var = fa.ops.batch_norm(x, training=True, channels_last=last)
-                    grads = fa.ops.batch_norm_backward(dy, x, mean, var, training=True, channels_last=last)
+                    y, mean, var = fa.ops.batch_norm(x, training=True, layout=layout)
+                    grads = fa.ops.batch_norm_backward(dy, x, mean, var, training=True, layout=layout)
             finally:
                 _emulator.set_multiprocessors(2)
             results.append((y, mean, var, *grads[:3]))
@@ -226,6 +262,12 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
         ValueError,
         "y is None, expected batch_norm's output",
     ),
+    (
+        lambda: nn.BatchNorm2d(4, layout="NHWC")(np.ones((2, 4, 5, 6), "f")),
+        ValueError,
+        r"expected \[N, H, W, 4\]",
+    ),
+    (lambda: nn.BatchNorm1d(4, layout="NHWC")(np.ones((2, 5), "f")), ValueError, r"\[N, 4\] or \[N, L, 4\]"),
     (lambda: fa.ops.local_response_norm(np.ones((2, 3), "f"), 3, k=0), ValueError, "k is 0"),
     (lambda: fa.ops.local_response_norm(np.ones(3, "f"), 3), ValueError, "at least 2 dimensions"),
 ]

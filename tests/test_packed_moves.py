@@ -17,6 +17,16 @@ CALLS: dict[str, tuple[tuple[int, ...], Callable[[Any], Any]]] = {
         (2, 3, 2, 8),
         lambda dy: fa.ops.max_pool2d_backward(dy, *zeros(dy), (2, 3, 4, 16), 2),
     ),
+    "max_pool2d channels": ((2, 4, 5, 16), lambda x: fa.ops.max_pool2d(x, 3, 2, 1, layout="NHWC")[0]),
+    "max_pool2d_backward channels": (
+        (2, 2, 3, 16),
+        lambda dy: fa.ops.max_pool2d_backward(dy, *zeros(dy), (2, 4, 5, 16), 3, 2, 1, layout="NHWC"),
+    ),
+    "avg_pool2d channels": ((2, 4, 5, 16), lambda x: fa.ops.avg_pool2d(x, 3, 2, 1, layout="NHWC")),
+    "global pooling of channels": (
+        (2, 4, 5, 16),
+        lambda x: fa.ops.adaptive_max_pool2d(x, 1, layout="NHWC")[0],
+    ),
     "softmax lanes": ((3, 96), fa.ops.softmax),
     "softmax block": ((2, 2056), fa.ops.softmax),
     "softmax_backward": ((3, 128), lambda y: fa.ops.softmax_backward(y, y)),
@@ -24,6 +34,14 @@ CALLS: dict[str, tuple[tuple[int, ...], Callable[[Any], Any]]] = {
     "batch_norm rows": ((9, 16), lambda x: fa.ops.batch_norm(x, training=True)[0]),
     "relu": ((5, 32), fa.ops.relu),
     "dropout": ((5, 32), lambda x: fa.ops.dropout(x, 0.5, 1, 2)),
+    "local_response_norm of five": (
+        (2, 3, 2, 16),
+        lambda x: fa.ops.local_response_norm(x, 5, layout="NHWC"),
+    ),
+    "local_response_norm_backward of five": (
+        (2, 3, 2, 16),
+        lambda x: fa.ops.local_response_norm_backward(x, x, 5, layout="NHWC"),
+    ),
     "local_response_norm": ((2, 5, 4, 4), lambda x: fa.ops.local_response_norm(x, 3)),
 }
 

@@ -73,12 +73,17 @@ def random_convolution(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple
             return (n, c, height, width), (k, c // groups, r, s), call
 
 
+POOLING_TO_A_SIZE = ("adaptive_avg_pool2d", "adaptive_max_pool2d")
+
+
 def random_pooling(rng: np.random.Generator) -> tuple[str, tuple[int, ...], dict[str, Any]]:
     """An operator, the shape of x and the call's other arguments."""
-    op = str(rng.choice(["max_pool2d", "max_pool2d", "avg_pool2d", "avg_pool2d", "adaptive_avg_pool2d"]))
+    op = str(rng.choice(["max_pool2d", "avg_pool2d", "max_pool2d", "avg_pool2d", *POOLING_TO_A_SIZE]))
     while True:
         shape = tuple(int(v) for v in rng.integers(1, (4, 5, 14, 14)))
-        if op == "adaptive_avg_pool2d":
+        if rng.random() < 0.2:
+            shape = (shape[0], 8, *shape[2:])  # what packs of channels divide
+        if op in POOLING_TO_A_SIZE:
             return op, shape, {"output_size": pair_or_one(rng, 1, 10)}
         kernel = pair_or_one(rng, 1, 6)
         dilation = pair_or_one(rng, 1, 4) if op == "max_pool2d" else 1
@@ -207,11 +212,9 @@ def pooling_reference(op: str, x, dy, call) -> Arrays:
     if HAS_TORCH:
         return torch_gradients(functools.partial(getattr(functional(), op), **call), [x], dy)
     y = getattr(pool, op)(x, **call)
-    if op == "max_pool2d":
-        y, argmax = y
-        return y, pool.max_pool2d_backward(dy, argmax, x.shape, **without(call, "ceil_mode"))
-    more = {} if op == "adaptive_avg_pool2d" else without(call, "ceil_mode")
-    return y, getattr(pool, f"{op}_backward")(dy, x.shape, **more)
+    y, places = (y[0], (y[1],)) if "max" in op else (y, ())
+    more = {} if op in POOLING_TO_A_SIZE else without(call, "ceil_mode")
+    return y, getattr(pool, f"{op}_backward")(dy, *places, x.shape, **more)
 
 
 # One random configuration on one backend
@@ -260,16 +263,19 @@ def compare_pooling(backend: Backend, rng: np.random.Generator) -> None:
     dtype = str(rng.choice(["float32", "float64"]))
     # Values on a coarse grid hold equals, of which the first must win; distinct ones are the common case.
     x = (rng.integers(-3, 4, shape) if rng.random() < 0.3 else rng.standard_normal(shape)).astype(dtype)
-    px = backend.put(x)
-    y = backend.call(op, {"x": px, **call})
-    y, more = (y[0], {"argmax": y[1]}) if op == "max_pool2d" else (y, {})
+    layout = str(rng.choice(["NCHW", "NHWC"]))
+    last = layout == "NHWC"
+    px = backend.put(pool.last(x) if last else x)
+    y = backend.call(op, {"x": px, **call, "layout": layout})
+    y, more = (y[0], {"argmax": y[1]}) if "max" in op else (y, {})
     dy = rng.standard_normal(y.shape).astype(dtype)
-    if op != "adaptive_avg_pool2d":
+    if not op.startswith("adaptive"):
         more |= without(call, "ceil_mode")
-    dx = backend.call(f"{op}_backward", {"dy": backend.put(dy), "input_shape": shape, **more})
-    check_all(
-        (y, dx), pooling_reference(op, x, dy, call), backend, ("y", "dx"), f"{op} x {shape} {call} {dtype}"
-    )
+    more |= {"dy": backend.put(dy), "input_shape": px.shape, "layout": layout}
+    dx = backend.call(f"{op}_backward", more)
+    want = pooling_reference(op, x, dy.transpose(0, 3, 1, 2) if last else dy, call)
+    want = tuple(pool.last(np.asarray(a)) for a in want) if last else want
+    check_all((y, dx), want, backend, ("y", "dx"), f"{op} x {shape} {call} {layout} {dtype}")
 
 
 def compare_linear(backend: Backend, rng: np.random.Generator) -> None:
@@ -401,10 +407,10 @@ def compare_definitions(rng: np.random.Generator) -> None:
     op, shape, call = random_pooling(rng)
     x = rng.integers(-3, 4, shape).astype(np.float64)
     y = getattr(pool, op)(x, **call)
-    y, argmax = y if op == "max_pool2d" else (y, None)
+    y, argmax = y if "max" in op else (y, None)
     dy = rng.standard_normal(y.shape)
     want_y, want_dx = pooling_reference(op, x, dy, call)
-    more = {} if op == "adaptive_avg_pool2d" else without(call, "ceil_mode")
+    more = {} if op in POOLING_TO_A_SIZE else without(call, "ceil_mode")
     more |= {} if argmax is None else {"argmax": argmax}
     dx = getattr(pool, f"{op}_backward")(dy, input_shape=shape, **more)
     np.testing.assert_allclose(y, want_y, rtol=1e-12, atol=1e-12)

@@ -27,33 +27,48 @@ PoolAxis axis_of(const char* op, int64_t input, int64_t output, int64_t kernel, 
   return {int(input), int(output), int(kernel), int(stride), int(padding), int(dilation)};
 }
 
+// Of an image and what it is pooled to, [N, C, H, W] or, with the channels last, [N, H, W, C].
+struct Extents {
+  int64_t planes, inner;
+  Pair large, small;  // (height, width)
+};
+
 // x is the larger side (input or its gradient), y the pooled side.
-void expect_planes(Operands& operands, const ArrayView& x, const char* x_name, const ArrayView& y,
-                   const char* y_name) {
+Extents extents_of(Operands& operands, const ArrayView& x, const char* x_name, const ArrayView& y,
+                   const char* y_name, bool channels_last) {
   operands.expect_dims(x, x_name, 4);
   operands.expect_dims(y, y_name, 4);
-  check(x.shape[0] == y.shape[0] && x.shape[1] == y.shape[1], operands.op(), x_name, " has shape ",
-        x.shape_text(), ", ", y_name, " ", y.shape_text(), ", expected equal first two dimensions");
+  const int rows = channels_last ? 1 : 2, channels = channels_last ? 3 : 1;
+  check(x.shape[0] == y.shape[0] && x.shape[channels] == y.shape[channels], operands.op(), x_name,
+        " has shape ", x.shape_text(), ", ", y_name, " ", y.shape_text(),
+        ", expected equal numbers of images and channels");
+  return {channels_last ? x.shape[0] : x.shape[0] * x.shape[1],
+          channels_last ? x.shape[3] : 1,
+          {x.shape[rows], x.shape[rows + 1]},
+          {y.shape[rows], y.shape[rows + 1]}};
 }
 
 Pool2d pool_of(Operands& operands, const ArrayView& x, const char* x_name, const ArrayView& y,
-               const char* y_name, Pair kernel, Pair stride, Pair padding, Pair dilation) {
-  expect_planes(operands, x, x_name, y, y_name);
-  return {x.shape[0] * x.shape[1],
-          axis_of(operands.op(), x.shape[2], y.shape[2], kernel.first, stride.first, padding.first,
+               const char* y_name, Pair kernel, Pair stride, Pair padding, Pair dilation,
+               bool channels_last) {
+  const Extents e = extents_of(operands, x, x_name, y, y_name, channels_last);
+  return {e.planes,
+          axis_of(operands.op(), e.large.first, e.small.first, kernel.first, stride.first, padding.first,
                   dilation.first),
-          axis_of(operands.op(), x.shape[3], y.shape[3], kernel.second, stride.second, padding.second,
-                  dilation.second)};
+          axis_of(operands.op(), e.large.second, e.small.second, kernel.second, stride.second, padding.second,
+                  dilation.second),
+          e.inner};
 }
 
 AdaptivePool2d adaptive_of(Operands& operands, const ArrayView& x, const char* x_name, const ArrayView& y,
-                           const char* y_name) {
-  expect_planes(operands, x, x_name, y, y_name);
+                           const char* y_name, bool channels_last) {
+  const Extents e = extents_of(operands, x, x_name, y, y_name, channels_last);
   constexpr int64_t kBound = int64_t{1} << 29;
-  for (int i : {2, 3})
-    check(x.shape[i] < kBound && y.shape[i] < kBound, operands.op(), x_name, " has shape ", x.shape_text(),
-          ", ", y_name, " ", y.shape_text(), ", expected extents below 2^29");
-  return {x.shape[0] * x.shape[1], int(x.shape[2]), int(x.shape[3]), int(y.shape[2]), int(y.shape[3])};
+  for (const int64_t extent : {e.large.first, e.large.second, e.small.first, e.small.second})
+    check(extent < kBound, operands.op(), x_name, " has shape ", x.shape_text(), ", ", y_name, " ",
+          y.shape_text(), ", expected extents below 2^29");
+  return {e.planes,           int(e.large.first),  int(e.large.second),
+          int(e.small.first), int(e.small.second), e.inner};
 }
 
 // Runs body<A>() with the element type of argmax: uint8 while every offset in a window of at most `area`
@@ -89,12 +104,12 @@ void expect_same_shape(Operands& operands, const ArrayView& a, const char* a_nam
 }
 
 void max_pool2d_forward(py::handle x, py::handle y, py::handle argmax, Pair kernel, Pair stride, Pair padding,
-                        Pair dilation, uintptr_t stream) {
+                        Pair dilation, bool channels_last, uintptr_t stream) {
   Operands operands("max_pool2d", kMemory, device::kHalves);
   const ArrayView vx = operands.in(x, "x"), vy = operands.out(y, "y");
   const ArrayView va = argmax.is_none() ? ArrayView{} : operands.out_any(argmax, "argmax");
   if (!argmax.is_none()) expect_same_shape(operands, va, "argmax", vy, "y");
-  const Pool2d pool = pool_of(operands, vx, "x", vy, "y", kernel, stride, padding, dilation);
+  const Pool2d pool = pool_of(operands, vx, "x", vy, "y", kernel, stride, padding, dilation, channels_last);
   dispatch_argmax(operands, va, area_of(pool), [&]<class A>() {
     py::gil_scoped_release unlocked;
     device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
@@ -105,12 +120,13 @@ void max_pool2d_forward(py::handle x, py::handle y, py::handle argmax, Pair kern
 }
 
 void max_pool2d_backward(py::handle dy, py::handle argmax, py::handle dx, Pair kernel, Pair stride,
-                         Pair padding, Pair dilation, uintptr_t stream) {
+                         Pair padding, Pair dilation, bool channels_last, uintptr_t stream) {
   Operands operands("max_pool2d_backward", kMemory, device::kHalves);
   const ArrayView vdy = operands.in(dy, "dy"), va = operands.in_any(argmax, "argmax"),
                   vdx = operands.out(dx, "dx");
   expect_same_shape(operands, va, "argmax", vdy, "dy");
-  const Pool2d pool = pool_of(operands, vdx, "dx", vdy, "dy", kernel, stride, padding, dilation);
+  const Pool2d pool =
+      pool_of(operands, vdx, "dx", vdy, "dy", kernel, stride, padding, dilation, channels_last);
   dispatch_argmax(operands, va, area_of(pool), [&]<class A>() {
     py::gil_scoped_release unlocked;
     device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
@@ -119,12 +135,13 @@ void max_pool2d_backward(py::handle dy, py::handle argmax, py::handle dx, Pair k
   });
 }
 
-void adaptive_max_pool2d_forward(py::handle x, py::handle y, py::handle argmax, uintptr_t stream) {
+void adaptive_max_pool2d_forward(py::handle x, py::handle y, py::handle argmax, bool channels_last,
+                                 uintptr_t stream) {
   Operands operands("adaptive_max_pool2d", kMemory, device::kHalves);
   const ArrayView vx = operands.in(x, "x"), vy = operands.out(y, "y");
   const ArrayView va = argmax.is_none() ? ArrayView{} : operands.out_any(argmax, "argmax");
   if (!argmax.is_none()) expect_same_shape(operands, va, "argmax", vy, "y");
-  const AdaptivePool2d pool = adaptive_of(operands, vx, "x", vy, "y");
+  const AdaptivePool2d pool = adaptive_of(operands, vx, "x", vy, "y", channels_last);
   check(vx.size() != 0 || vy.size() == 0, operands.op(), "x has shape ", vx.shape_text(),
         ", expected height, width >= 1");
   dispatch_argmax(operands, va, area_of(pool), [&]<class A>() {
@@ -136,12 +153,13 @@ void adaptive_max_pool2d_forward(py::handle x, py::handle y, py::handle argmax, 
   });
 }
 
-void adaptive_max_pool2d_backward(py::handle dy, py::handle argmax, py::handle dx, uintptr_t stream) {
+void adaptive_max_pool2d_backward(py::handle dy, py::handle argmax, py::handle dx, bool channels_last,
+                                  uintptr_t stream) {
   Operands operands("adaptive_max_pool2d_backward", kMemory, device::kHalves);
   const ArrayView vdy = operands.in(dy, "dy"), va = operands.in_any(argmax, "argmax"),
                   vdx = operands.out(dx, "dx");
   expect_same_shape(operands, va, "argmax", vdy, "dy");
-  const AdaptivePool2d pool = adaptive_of(operands, vdx, "dx", vdy, "dy");
+  const AdaptivePool2d pool = adaptive_of(operands, vdx, "dx", vdy, "dy", channels_last);
   dispatch_argmax(operands, va, area_of(pool), [&]<class A>() {
     py::gil_scoped_release unlocked;
     device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
@@ -152,10 +170,10 @@ void adaptive_max_pool2d_backward(py::handle dy, py::handle argmax, py::handle d
 }
 
 void avg_pool2d_forward(py::handle x, py::handle y, Pair kernel, Pair stride, Pair padding,
-                        bool count_include_pad, uintptr_t stream) {
+                        bool count_include_pad, bool channels_last, uintptr_t stream) {
   Operands operands("avg_pool2d", kMemory, device::kHalves);
   const ArrayView vx = operands.in(x, "x"), vy = operands.out(y, "y");
-  const Pool2d pool = pool_of(operands, vx, "x", vy, "y", kernel, stride, padding, {1, 1});
+  const Pool2d pool = pool_of(operands, vx, "x", vy, "y", kernel, stride, padding, {1, 1}, channels_last);
   py::gil_scoped_release unlocked;
   device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
     device::avg_pool2d_forward(data<T>(vx), mutable_data<T>(vy), pool, count_include_pad, as_stream(stream));
@@ -163,10 +181,10 @@ void avg_pool2d_forward(py::handle x, py::handle y, Pair kernel, Pair stride, Pa
 }
 
 void avg_pool2d_backward(py::handle dy, py::handle dx, Pair kernel, Pair stride, Pair padding,
-                         bool count_include_pad, uintptr_t stream) {
+                         bool count_include_pad, bool channels_last, uintptr_t stream) {
   Operands operands("avg_pool2d_backward", kMemory, device::kHalves);
   const ArrayView vdy = operands.in(dy, "dy"), vdx = operands.out(dx, "dx");
-  const Pool2d pool = pool_of(operands, vdx, "dx", vdy, "dy", kernel, stride, padding, {1, 1});
+  const Pool2d pool = pool_of(operands, vdx, "dx", vdy, "dy", kernel, stride, padding, {1, 1}, channels_last);
   py::gil_scoped_release unlocked;
   device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
     device::avg_pool2d_backward(data<T>(vdy), mutable_data<T>(vdx), pool, count_include_pad,
@@ -174,10 +192,10 @@ void avg_pool2d_backward(py::handle dy, py::handle dx, Pair kernel, Pair stride,
   });
 }
 
-void adaptive_avg_pool2d_forward(py::handle x, py::handle y, uintptr_t stream) {
+void adaptive_avg_pool2d_forward(py::handle x, py::handle y, bool channels_last, uintptr_t stream) {
   Operands operands("adaptive_avg_pool2d", kMemory, device::kHalves);
   const ArrayView vx = operands.in(x, "x"), vy = operands.out(y, "y");
-  const AdaptivePool2d pool = adaptive_of(operands, vx, "x", vy, "y");
+  const AdaptivePool2d pool = adaptive_of(operands, vx, "x", vy, "y", channels_last);
   check(vx.size() != 0 || vy.size() == 0, operands.op(), "x has shape ", vx.shape_text(),
         ", expected height, width >= 1");
   py::gil_scoped_release unlocked;
@@ -186,10 +204,10 @@ void adaptive_avg_pool2d_forward(py::handle x, py::handle y, uintptr_t stream) {
   });
 }
 
-void adaptive_avg_pool2d_backward(py::handle dy, py::handle dx, uintptr_t stream) {
+void adaptive_avg_pool2d_backward(py::handle dy, py::handle dx, bool channels_last, uintptr_t stream) {
   Operands operands("adaptive_avg_pool2d_backward", kMemory, device::kHalves);
   const ArrayView vdy = operands.in(dy, "dy"), vdx = operands.out(dx, "dx");
-  const AdaptivePool2d pool = adaptive_of(operands, vdx, "dx", vdy, "dy");
+  const AdaptivePool2d pool = adaptive_of(operands, vdx, "dx", vdy, "dy", channels_last);
   py::gil_scoped_release unlocked;
   device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
     device::adaptive_avg_pool2d_backward(data<T>(vdy), mutable_data<T>(vdx), pool, as_stream(stream));
@@ -199,21 +217,24 @@ void adaptive_avg_pool2d_backward(py::handle dy, py::handle dx, uintptr_t stream
 }  // namespace
 
 void bind_pool2d(py::module_& m) {
+  const auto channels_last = py::arg("channels_last");
   const auto stream = py::arg("stream") = 0;
   m.def("max_pool2d_forward", &max_pool2d_forward, py::arg("x"), py::arg("y"), py::arg("argmax"),
-        py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), stream);
+        py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), channels_last, stream);
   m.def("max_pool2d_backward", &max_pool2d_backward, py::arg("dy"), py::arg("argmax"), py::arg("dx"),
-        py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), stream);
+        py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), channels_last, stream);
   m.def("adaptive_max_pool2d_forward", &adaptive_max_pool2d_forward, py::arg("x"), py::arg("y"),
-        py::arg("argmax"), stream);
+        py::arg("argmax"), channels_last, stream);
   m.def("adaptive_max_pool2d_backward", &adaptive_max_pool2d_backward, py::arg("dy"), py::arg("argmax"),
-        py::arg("dx"), stream);
+        py::arg("dx"), channels_last, stream);
   m.def("avg_pool2d_forward", &avg_pool2d_forward, py::arg("x"), py::arg("y"), py::arg("kernel"),
-        py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"), stream);
+        py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"), channels_last, stream);
   m.def("avg_pool2d_backward", &avg_pool2d_backward, py::arg("dy"), py::arg("dx"), py::arg("kernel"),
-        py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"), stream);
-  m.def("adaptive_avg_pool2d_forward", &adaptive_avg_pool2d_forward, py::arg("x"), py::arg("y"), stream);
-  m.def("adaptive_avg_pool2d_backward", &adaptive_avg_pool2d_backward, py::arg("dy"), py::arg("dx"), stream);
+        py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"), channels_last, stream);
+  m.def("adaptive_avg_pool2d_forward", &adaptive_avg_pool2d_forward, py::arg("x"), py::arg("y"),
+        channels_last, stream);
+  m.def("adaptive_avg_pool2d_backward", &adaptive_avg_pool2d_backward, py::arg("dy"), py::arg("dx"),
+        channels_last, stream);
   takes_halves(m, {"adaptive_max_pool2d_forward", "adaptive_max_pool2d_backward", "max_pool2d_forward",
                    "max_pool2d_backward", "avg_pool2d_forward", "avg_pool2d_backward",
                    "adaptive_avg_pool2d_forward", "adaptive_avg_pool2d_backward"});

@@ -5,6 +5,7 @@
 
 #include "cpu/depthwise_kernels.h"
 #include "cpu/multiply_kernels.h"
+#include "cpu/pixel_kernels.h"
 #include "cpu/pointwise_kernels.h"
 #include "cpu/pool_kernels.h"
 #include "cpu/recurrent_kernels.h"
@@ -36,6 +37,12 @@ constexpr Kernels<T> kTable = {kLanes<T>,
                                max_pool_plane<T, uint8_t>,
                                max_pool_plane<T, int32_t>,
                                avg_pool_plane<T>,
+                               max_pixel<T, uint8_t>,
+                               max_pixel<T, int32_t>,
+                               max_pixel_backward<T, uint8_t>,
+                               max_pixel_backward<T, int32_t>,
+                               mean_pixel<T>,
+                               mean_pixel_backward<T>,
                                recurrent_gates<T>,
                                recurrent_gates_gradient<T>,
                                lowest_scores<T>,

@@ -79,6 +79,14 @@ struct RecurrentRows {
   T *dh = nullptr, *da = nullptr, *da_h = nullptr;
 };
 
+// The elements of one window of a channels-last image that lie inside: where their channels begin, and their
+// places in the window.
+struct WindowTaps {
+  const int64_t* offset;
+  const int32_t* place;
+  int64_t count, channels;
+};
+
 // Integers as wide as T, which take part in its vectors.
 template <class T>
 using LaneInteger = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
@@ -135,6 +143,15 @@ struct Kernels {
   void (*avg_pool)(const T* x, const T* x_end, T* y, const PoolAxis& rows, const PoolAxis& columns,
                    bool count_padding);
 
+  // One window, all channels. max: y, argmax (or null) [channels] overwritten; -inf and the first place where
+  // nothing is larger. mean: y overwritten = sum / divisor. Backwards: dx += what dy sends to each element.
+  void (*max_pixel_bytes)(const T* x, const WindowTaps& taps, T* y, uint8_t* argmax);
+  void (*max_pixel_words)(const T* x, const WindowTaps& taps, T* y, int32_t* argmax);
+  void (*max_pixel_backward_bytes)(const T* dy, const uint8_t* argmax, const WindowTaps& taps, T* dx);
+  void (*max_pixel_backward_words)(const T* dy, const int32_t* argmax, const WindowTaps& taps, T* dx);
+  void (*mean_pixel)(const T* x, const WindowTaps& taps, T divisor, T* y);
+  void (*mean_pixel_backward)(const T* dy, const WindowTaps& taps, T divisor, T* dx);
+
   void (*recurrent_gates)(const RecurrentRows<T>& rows);
   void (*recurrent_gates_gradient)(const RecurrentRows<T>& rows);
 
@@ -155,6 +172,18 @@ struct Kernels {
   void max_pool(const T* x, const T* x_end, T* y, int32_t* argmax, const PoolAxis& rows,
                 const PoolAxis& columns) const {
     max_pool_words(x, x_end, y, argmax, rows, columns);
+  }
+  void max_pixel(const T* x, const WindowTaps& taps, T* y, uint8_t* argmax) const {
+    max_pixel_bytes(x, taps, y, argmax);
+  }
+  void max_pixel(const T* x, const WindowTaps& taps, T* y, int32_t* argmax) const {
+    max_pixel_words(x, taps, y, argmax);
+  }
+  void max_pixel_backward(const T* dy, const uint8_t* argmax, const WindowTaps& taps, T* dx) const {
+    max_pixel_backward_bytes(dy, argmax, taps, dx);
+  }
+  void max_pixel_backward(const T* dy, const int32_t* argmax, const WindowTaps& taps, T* dx) const {
+    max_pixel_backward_words(dy, argmax, taps, dx);
   }
 };
 

@@ -1,5 +1,5 @@
-// Local response normalisation on the CPU: an image a thread, a block of pixels at a time, through whose
-// channels the sums of squares are taken plane by plane.
+// Local response normalisation on the CPU: a block of pixels at a time, through whose channels the sums of
+// squares are taken plane by plane; where channels are neighbours in memory, a pixel at a time.
 #include "ops/local_response_norm.h"
 
 #include <algorithm>
@@ -45,12 +45,39 @@ void for_pixels(const ResponseNorm& norm, const Body& body) {
   });
 }
 
+// sum[c] = the sum over d in [-before, after] of f(c + d), of the channels that exist.
+template <class T, class F>
+void sum_neighbours(int64_t channels, int64_t before, int64_t after, T* sum, const F& f) {
+  std::fill(sum, sum + channels, T(0));
+  for (int64_t d = -std::min(before, channels - 1); d <= std::min(after, channels - 1); ++d) {
+    const int64_t end = std::min(channels, channels - d);
+    for (int64_t c = std::max<int64_t>(0, -d); c < end; ++c) sum[c] += f(c + d);
+  }
+}
+
+// Calls body(first element, scratch [2, channels]) for every pixel of [pixels, channels], in parallel.
+template <class T, class Body>
+void for_rows(const ResponseNorm& norm, const Body& body) {
+  parallel_for(norm.outer, 1 + 4096 / norm.channels, [&](int64_t begin, int64_t end) {
+    std::vector<T> scratch(static_cast<size_t>(2 * norm.channels));
+    for (int64_t i = begin; i < end; ++i) body(i * norm.channels, scratch.data());
+  });
+}
+
 }  // namespace
 
 template <class T>
 void local_response_norm_forward(const T* x, T* y, const ResponseNorm& norm, Stream) {
   const int64_t before = norm.size / 2, after = (norm.size - 1) / 2;
   const T alpha = static_cast<T>(norm.alpha), beta = static_cast<T>(norm.beta), k = static_cast<T>(norm.k);
+  if (norm.outer * norm.channels * norm.inner == 0) return;
+  if (norm.inner == 1)
+    return for_rows<T>(norm, [&](int64_t first, T* sum) {
+      const T* row = x + first;
+      sum_neighbours(norm.channels, before, after, sum, [&](int64_t c) { return row[c] * row[c]; });
+      for (int64_t c = 0; c < norm.channels; ++c)
+        y[first + c] = row[c] * falling_power(k + alpha * sum[c], beta);
+    });
   for_pixels(norm, [&](int64_t image, int64_t pixel, int64_t n) {
     T sum[kPixels];
     for (int64_t c = 0; c < norm.channels; ++c) {
@@ -66,6 +93,20 @@ void local_response_norm_backward(const T* dy, const T* x, T* dx, const Response
   const int64_t before = norm.size / 2, after = (norm.size - 1) / 2;
   const T alpha = static_cast<T>(norm.alpha), beta = static_cast<T>(norm.beta), k = static_cast<T>(norm.k);
   const T factor = static_cast<T>(2 * norm.alpha * norm.beta);
+  if (norm.outer * norm.channels * norm.inner == 0) return;
+  if (norm.inner == 1)
+    return for_rows<T>(norm, [&](int64_t first, T* sum) {
+      const T *row = x + first, *slope = dy + first;
+      T *to = dx + first, *share = sum + norm.channels;  // dy x / scale^(beta + 1)
+      sum_neighbours(norm.channels, before, after, sum, [&](int64_t c) { return row[c] * row[c]; });
+      for (int64_t c = 0; c < norm.channels; ++c) {
+        const T scale = k + alpha * sum[c];
+        to[c] = slope[c] * falling_power(scale, beta);
+        share[c] = to[c] * row[c] / scale;
+      }
+      sum_neighbours(norm.channels, after, before, sum, [&](int64_t c) { return share[c]; });
+      for (int64_t c = 0; c < norm.channels; ++c) to[c] -= factor * row[c] * sum[c];
+    });
   for_pixels(norm, [&](int64_t image, int64_t pixel, int64_t n) {
     T sum[kPixels];
     std::vector<T> shares(static_cast<size_t>(norm.channels * n));  // dy x / scale^(beta + 1)

@@ -1,5 +1,5 @@
-// Pooling, a plane at a time. Gradients are scattered, by one thread a plane and in the order of the windows,
-// so that sums have the order that the contract names.
+// Pooling. Gradients are scattered, by one thread a plane (or some channels of channels-last images) and in
+// the order of the windows, so that sums have the order that the contract names.
 #include "ops/pool2d.h"
 
 #include <algorithm>
@@ -8,6 +8,8 @@
 
 #include "core/thread_pool.h"
 #include "cpu/kernels.h"
+#include "cpu/pool_pixels.h"
+#include "cpu/pool_windows.h"
 
 namespace fastarch::cpu {
 namespace {
@@ -70,41 +72,6 @@ void max_pool_plane_backward(const T* dy, const A* argmax, T* dx, const Pool2d& 
     }
 }
 
-struct Span {
-  int begin, end;
-};
-
-// The inputs of a window, and what it counts.
-struct SlidingBins {
-  PoolAxis axis;
-  bool count_padding;
-
-  Span inputs(int p) const {
-    const int start = p * axis.stride - axis.padding;
-    return {std::max(start, 0), std::min(start + axis.kernel, axis.input)};
-  }
-  int count(int p) const {
-    const int start = p * axis.stride - axis.padding;
-    if (count_padding) return std::min(start + axis.kernel, axis.input + axis.padding) - start;
-    return std::min(start + axis.kernel, axis.input) - std::max(start, 0);
-  }
-  int outputs() const { return axis.output; }
-};
-
-struct AdaptiveBins {
-  int input, output;
-
-  Span inputs(int p) const {
-    return {static_cast<int>(int64_t{p} * input / output),
-            static_cast<int>((int64_t{p + 1} * input + output - 1) / output)};
-  }
-  int count(int p) const {
-    const Span span = inputs(p);
-    return span.end - span.begin;
-  }
-  int outputs() const { return output; }
-};
-
 template <class T, class Bins>
 void average_plane_backward(const T* dy, T* dx, const Bins& rows, const Bins& columns, int64_t width) {
   for (int p = 0; p < rows.outputs(); ++p) {
@@ -135,6 +102,9 @@ void scatter_planes(T* dx, int64_t planes, int64_t plane, const F& f) {
 
 template <class T, class A>
 void max_pool2d_forward(const T* x, T* y, A* argmax, const Pool2d& pool, Stream) {
+  if (pool.inner != 1)
+    return max_pixels_forward(x, y, argmax, pool.planes, pool.rows.input, pool.columns.input, pool.inner,
+                              SlidingBins{pool.rows}, SlidingBins{pool.columns});
   const int64_t in = in_plane(pool), out = out_plane(pool);
   if (pool.planes * out == 0) return;
   parallel_for(pool.planes, grain(in), [&](int64_t begin, int64_t end) {
@@ -146,6 +116,9 @@ void max_pool2d_forward(const T* x, T* y, A* argmax, const Pool2d& pool, Stream)
 
 template <class T, class A>
 void max_pool2d_backward(const T* dy, const A* argmax, T* dx, const Pool2d& pool, Stream) {
+  if (pool.inner != 1)
+    return max_pixels_backward(dy, argmax, dx, pool.planes, pool.rows.input, pool.columns.input, pool.inner,
+                               SlidingBins{pool.rows}, SlidingBins{pool.columns});
   const int64_t out = out_plane(pool);
   const WindowElements elements(pool);
   scatter_planes(dx, pool.planes, in_plane(pool), [&](int64_t i, T* plane) {
@@ -155,6 +128,10 @@ void max_pool2d_backward(const T* dy, const A* argmax, T* dx, const Pool2d& pool
 
 template <class T, class A>
 void adaptive_max_pool2d_forward(const T* x, T* y, A* argmax, const AdaptivePool2d& pool, Stream) {
+  if (pool.inner != 1)
+    return max_pixels_forward(x, y, argmax, pool.planes, pool.height, pool.width, pool.inner,
+                              AdaptiveBins{pool.height, pool.out_height},
+                              AdaptiveBins{pool.width, pool.out_width});
   const int64_t in = int64_t{pool.height} * pool.width, out = int64_t{pool.out_height} * pool.out_width;
   if (pool.planes * out == 0) return;
   const AdaptiveBins rows{pool.height, pool.out_height}, columns{pool.width, pool.out_width};
@@ -178,6 +155,10 @@ void adaptive_max_pool2d_forward(const T* x, T* y, A* argmax, const AdaptivePool
 
 template <class T, class A>
 void adaptive_max_pool2d_backward(const T* dy, const A* argmax, T* dx, const AdaptivePool2d& pool, Stream) {
+  if (pool.inner != 1)
+    return max_pixels_backward(dy, argmax, dx, pool.planes, pool.height, pool.width, pool.inner,
+                               AdaptiveBins{pool.height, pool.out_height},
+                               AdaptiveBins{pool.width, pool.out_width});
   const AdaptiveBins rows{pool.height, pool.out_height}, columns{pool.width, pool.out_width};
   const int64_t out = int64_t{pool.out_height} * pool.out_width;
   scatter_planes(dx, pool.planes, int64_t{pool.height} * pool.width, [&](int64_t i, T* plane) {
@@ -193,6 +174,10 @@ void adaptive_max_pool2d_backward(const T* dy, const A* argmax, T* dx, const Ada
 
 template <class T>
 void avg_pool2d_forward(const T* x, T* y, const Pool2d& pool, bool count_include_pad, Stream) {
+  if (pool.inner != 1)
+    return mean_pixels_forward(x, y, pool.planes, pool.rows.input, pool.columns.input, pool.inner,
+                               SlidingBins{pool.rows, count_include_pad},
+                               SlidingBins{pool.columns, count_include_pad});
   const int64_t in = in_plane(pool), out = out_plane(pool);
   if (pool.planes * out == 0) return;
   parallel_for(pool.planes, grain(in), [&](int64_t begin, int64_t end) {
@@ -204,6 +189,10 @@ void avg_pool2d_forward(const T* x, T* y, const Pool2d& pool, bool count_include
 
 template <class T>
 void avg_pool2d_backward(const T* dy, T* dx, const Pool2d& pool, bool count_include_pad, Stream) {
+  if (pool.inner != 1)
+    return mean_pixels_backward(dy, dx, pool.planes, pool.rows.input, pool.columns.input, pool.inner,
+                                SlidingBins{pool.rows, count_include_pad},
+                                SlidingBins{pool.columns, count_include_pad});
   const SlidingBins rows{pool.rows, count_include_pad}, columns{pool.columns, count_include_pad};
   scatter_planes(dx, pool.planes, in_plane(pool), [&](int64_t i, T* plane) {
     average_plane_backward(dy + i * out_plane(pool), plane, rows, columns, pool.columns.input);
@@ -212,6 +201,10 @@ void avg_pool2d_backward(const T* dy, T* dx, const Pool2d& pool, bool count_incl
 
 template <class T>
 void adaptive_avg_pool2d_forward(const T* x, T* y, const AdaptivePool2d& pool, Stream) {
+  if (pool.inner != 1)
+    return mean_pixels_forward(x, y, pool.planes, pool.height, pool.width, pool.inner,
+                               AdaptiveBins{pool.height, pool.out_height},
+                               AdaptiveBins{pool.width, pool.out_width});
   const int64_t in = int64_t{pool.height} * pool.width, out = int64_t{pool.out_height} * pool.out_width;
   if (pool.planes * out == 0) return;
   const AdaptiveBins rows{pool.height, pool.out_height}, columns{pool.width, pool.out_width};
@@ -239,6 +232,10 @@ void adaptive_avg_pool2d_forward(const T* x, T* y, const AdaptivePool2d& pool, S
 
 template <class T>
 void adaptive_avg_pool2d_backward(const T* dy, T* dx, const AdaptivePool2d& pool, Stream) {
+  if (pool.inner != 1)
+    return mean_pixels_backward(dy, dx, pool.planes, pool.height, pool.width, pool.inner,
+                                AdaptiveBins{pool.height, pool.out_height},
+                                AdaptiveBins{pool.width, pool.out_width});
   const AdaptiveBins rows{pool.height, pool.out_height}, columns{pool.width, pool.out_width};
   const int64_t out = int64_t{pool.out_height} * pool.out_width;
   scatter_planes(dx, pool.planes, int64_t{pool.height} * pool.width, [&](int64_t i, T* plane) {

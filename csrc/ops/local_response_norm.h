@@ -4,7 +4,8 @@
 
 namespace fastarch {
 
-// Data [outer, channels, inner]. Channel c sees the channels c - size / 2 to c + (size - 1) / 2 that exist:
+// Data [outer, channels, inner]: images [N, C, H, W] with inner = H * W, channels-last ones with outer =
+// N * H * W and inner = 1. Channel c sees the channels c - size / 2 to c + (size - 1) / 2 that exist:
 // scale = k + alpha * (sum of their x^2), y = x / scale^beta. (An alpha that is meant for the mean of the
 // squares comes divided by size.)
 struct ResponseNorm {

@@ -1,4 +1,6 @@
-// Contract: max and average pooling, by sliding and by adaptive windows, over planes of [N, C, H, W].
+// Contract: max and average pooling, by sliding and by adaptive windows. Data lie as [planes, H, W, inner]:
+// images [N, C, H, W] with planes = N * C and inner = 1, channels-last ones [N, H, W, C] with planes = N and
+// inner = C.
 #pragma once
 #include "core/types.h"
 
@@ -11,30 +13,33 @@ struct PoolAxis {
 };
 
 struct Pool2d {
-  int64_t planes;  // N * C
+  int64_t planes;
   PoolAxis rows, columns;
+  int64_t inner = 1;
 };
 
 // Extents of adaptive pooling: bin p covers [floor(p*H/P), ceil((p+1)*H/P)); bins may overlap.
 struct AdaptivePool2d {
-  int64_t planes;  // N * C
+  int64_t planes;
   int height, width, out_height, out_width;
+  int64_t inner = 1;
 };
 
 // One declaration per device, in the namespaces below. Every output is overwritten.
 //
-// max_pool2d_forward: x [N, C, H, W]; y [N, C, P, Q]; argmax null or [N, C, P, Q], the offset r*S + s of the
-// maximum inside its window, as uint8_t (windows of at most 256) or int32_t. Padding counts as -inf; the
-// first of equal maxima wins; NaN wins over numbers, and the last of several NaNs, as in PyTorch.
+// max_pool2d_forward: x [planes, H, W, inner]; y [planes, P, Q, inner]; argmax null or of y's shape, the
+// offset r*S + s of the maximum inside its window, as uint8_t (windows of at most 256) or int32_t. Padding
+// counts as -inf; the first of equal maxima wins; NaN wins over numbers, and the last of several NaNs, as in
+// PyTorch.
 //
-// max_pool2d_backward: dy, argmax [N, C, P, Q]; dx [N, C, H, W] gathers the dy of the windows it was the
-// maximum of.
+// max_pool2d_backward: dy, argmax [planes, P, Q, inner]; dx [planes, H, W, inner] gathers the dy of the
+// windows it was the maximum of.
 //
 // adaptive_max_pool2d_*: the same with the bins of AdaptivePool2d for windows; the offset of row r and column
 // s of a bin is r * (the bin's width) + s.
 //
 // avg_pool2d_*: the divisor of a window is its area clipped to the padded input (count_include_pad) or to the
-// input. All sums run over rows, then columns, in ascending order.
+// input. Sums run over rows, then columns, in ascending order; those over a whole plane in another fixed one.
 
 namespace cpu {
 

@@ -1,4 +1,4 @@
-"""Batch normalisation: cases and definitions. x [N, C, ...] or, with channels_last, [N, ..., C]."""
+"""Batch normalisation: cases and definitions. x [N, C, ...] or, with layout "NHWC", [N, ..., C]."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def batch_norm(
     eps=1e-5,
     residual=None,
     activation=None,
-    channels_last=False,
+    layout="NCHW",
 ):
     """y, mean, var; in training also the running statistics after the call, if there are any."""
-    values, back = _by_channel(x, channels_last)
-    extra = None if residual is None else _by_channel(residual, channels_last)[0]
+    values, back = _by_channel(x, layout == "NHWC")
+    extra = None if residual is None else _by_channel(residual, layout == "NHWC")[0]
     y = np.zeros(values.shape)
     mean, var = np.zeros(len(values)), np.zeros(len(values))
     after_mean, after_var = (None if r is None else r.astype(np.float64) for r in (running_mean, running_var))
@@ -71,13 +71,14 @@ def batch_norm_backward(
     eps=1e-5,
     residual=False,
     activation=None,
-    channels_last=False,
+    layout="NCHW",
 ):
     """The chain rule, channel by channel; in training through the mean and the variance as well."""
-    values, back = _by_channel(x, channels_last)
-    g = _by_channel(dy, channels_last)[0]
+    last = layout == "NHWC"
+    values, back = _by_channel(x, last)
+    g = _by_channel(dy, last)[0]
     if activation == "relu":
-        g = np.where(_by_channel(y, channels_last)[0] > 0, g, 0.0)
+        g = np.where(_by_channel(y, last)[0] > 0, g, 0.0)
     dx, dweight, dbias = np.zeros(values.shape), np.zeros(len(values)), np.zeros(len(values))
     count = values.shape[1]
     for c, row in enumerate(values if count else []):
@@ -131,7 +132,7 @@ def _make(name, training, options, rng, dtype) -> Arguments:
         "x": (rng.standard_normal(shape) + center).astype(dtype),
         **_vectors(rng, channels, dtype),
         "training": training,
-        "channels_last": channels_last,
+        "layout": "NHWC" if channels_last else "NCHW",
     }
     if "plain" in options:
         del arguments["weight"], arguments["bias"]
@@ -165,7 +166,7 @@ def _backward_make(name, training, options, rng, dtype) -> Arguments:
         "var": var.astype(kind),
         "training": training,
         "residual": "residual" in options,
-        "channels_last": forward["channels_last"],
+        "layout": forward["layout"],
     }
     if "weight" in forward:
         arguments["weight"] = forward["weight"]
@@ -240,7 +241,11 @@ CASES = [
 def _gradient(name: str, training: bool, fused: bool) -> Gradient:
     shape, channels_last = _SHAPES[name]
     channels = shape[-1 if channels_last else 1]
-    options = {"training": training, "channels_last": channels_last, "activation": "relu" if fused else None}
+    options = {
+        "training": training,
+        "layout": "NHWC" if channels_last else "NCHW",
+        "activation": "relu" if fused else None,
+    }
 
     def inputs(rng):
         return (

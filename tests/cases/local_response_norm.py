@@ -1,4 +1,4 @@
-"""Local response normalisation: cases and definitions. x [N, C, ...]."""
+"""Local response normalisation: cases and definitions. x [N, C, ...], or [N, ..., C] with layout "NHWC"."""
 
 from __future__ import annotations
 
@@ -39,6 +39,16 @@ def local_response_norm_backward(dy, x, size, alpha=1e-4, beta=0.75, k=1.0, aver
     return dx
 
 
+def in_either_layout(definition):
+    def either(layout="NCHW", **call):
+        if layout == "NCHW":
+            return definition(**call)
+        call = {name: np.moveaxis(a, -1, 1) if isinstance(a, np.ndarray) else a for name, a in call.items()}
+        return np.ascontiguousarray(np.moveaxis(definition(**call), 1, -1))
+
+    return either
+
+
 # id: (shape, options). The alphas are large so that the window shows in the result.
 _CALLS: dict[str, tuple[tuple[int, ...], Arguments]] = {
     "alexnet": ((2, 7, 5, 3), {"size": 5, "alpha": 0.5, "beta": 0.75, "k": 2.0, "average": False}),
@@ -50,6 +60,16 @@ _CALLS: dict[str, tuple[tuple[int, ...], Arguments]] = {
     "many_pixels": ((1, 3, 23, 29), {"size": 3, "alpha": 0.3}),
     "volume": ((1, 19, 2, 3, 2), {"size": 5, "alpha": 0.3, "beta": 0.5}),
     "empty_batch": ((0, 3, 2, 2), {"size": 5}),
+    # A window of five over whole runs of eight channels, and others, with the channels last.
+    "last_alexnet": (
+        (2, 3, 2, 24),
+        {"size": 5, "alpha": 0.5, "beta": 0.75, "k": 2.0, "average": False, "layout": "NHWC"},
+    ),
+    "last_one_run": ((3, 2, 2, 8), {"size": 5, "alpha": 0.5, "beta": 0.6, "layout": "NHWC"}),
+    "last_odd_channels": ((2, 3, 5, 7), {"size": 5, "alpha": 0.5, "layout": "NHWC"}),
+    "last_even_size": ((1, 4, 16), {"size": 4, "alpha": 1.0, "beta": 0.6, "k": 0.5, "layout": "NHWC"}),
+    "last_wider_than_channels": ((1, 2, 2, 3), {"size": 11, "alpha": 2.0, "layout": "NHWC"}),
+    "last_empty_batch": ((0, 2, 2, 8), {"size": 5, "layout": "NHWC"}),
 }
 
 
@@ -63,14 +83,24 @@ def _backward_make(shape, call, rng, dtype) -> Arguments:
 
 CASES = [
     *(
-        Case("local_response_norm", i, partial(_make, *call), local_response_norm)
+        Case("local_response_norm", i, partial(_make, *call), in_either_layout(local_response_norm))
         for i, call in _CALLS.items()
     ),
     *in_every_layout(
-        Case("local_response_norm", "layout", partial(_make, *_CALLS["alexnet"]), local_response_norm)
+        Case(
+            "local_response_norm",
+            "layout",
+            partial(_make, *_CALLS["alexnet"]),
+            in_either_layout(local_response_norm),
+        )
     )[1:],
     *(
-        Case("local_response_norm_backward", i, partial(_backward_make, *call), local_response_norm_backward)
+        Case(
+            "local_response_norm_backward",
+            i,
+            partial(_backward_make, *call),
+            in_either_layout(local_response_norm_backward),
+        )
         for i, call in _CALLS.items()
     ),
     *in_every_layout(
@@ -78,7 +108,7 @@ CASES = [
             "local_response_norm_backward",
             "layout",
             partial(_backward_make, *_CALLS["alexnet"]),
-            local_response_norm_backward,
+            in_either_layout(local_response_norm_backward),
         )
     )[1:],
 ]
@@ -95,7 +125,9 @@ def _gradient(name: str) -> Gradient:
     )
 
 
-GRADIENTS = [_gradient(name) for name in ("alexnet", "pytorch", "even_size", "wider_than_channels")]
+GRADIENTS = [
+    _gradient(name) for name in ("alexnet", "pytorch", "even_size", "wider_than_channels", "last_alexnet")
+]
 
 _IMAGE = (2, 4, 6, 5)
 VALID: dict[str, Arguments] = {
@@ -110,7 +142,7 @@ VALID: dict[str, Arguments] = {
 
 def kernel_calls() -> dict[str, Arguments]:
     """A small valid call of every compiled kernel, with fresh arrays."""
-    numbers = {"size": 3, "alpha": 1e-4, "beta": 0.75, "k": 1.0}
+    numbers = {"size": 3, "alpha": 1e-4, "beta": 0.75, "k": 1.0, "channels_last": False}
     names = {"local_response_norm_forward": ("x", "y"), "local_response_norm_backward": ("dy", "x", "dx")}
     return {
         kernel: {**{name: np.ones(_IMAGE, np.float32) for name in arrays}, **numbers}

@@ -1,4 +1,5 @@
-"""Pooling: cases and definitions, which are PyTorch's. x [N, C, H, W], y [N, C, P, Q].
+"""Pooling: cases and definitions, which are PyTorch's. x [N, C, H, W], y [N, C, P, Q]; or with the channels
+last.
 
 arg-max [N, C, P, Q] counts inside the window, r * S + s; uint8 where R * S <= 256, else int32.
 """
@@ -149,6 +150,27 @@ def adaptive_max_pool2d_backward(dy, argmax, input_shape):
     return dx
 
 
+def last(x):
+    """[N, C, H, W] as [N, H, W, C]."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+
+def with_channels_last(definition):
+    """The definition for images of either layout."""
+
+    def either(*args, layout="NCHW", **call):
+        if layout == "NCHW":
+            return definition(*args, **call)
+        arrays = {name: a.transpose(0, 3, 1, 2) for name, a in call.items() if isinstance(a, np.ndarray)}
+        if "input_shape" in call:
+            n, h, w, c = call["input_shape"]
+            arrays["input_shape"] = (n, c, h, w)
+        result = definition(*args, **{**call, **arrays})
+        return tuple(last(a) for a in result) if isinstance(result, tuple) else last(result)
+
+    return either
+
+
 # id: (shape of x, call arguments that max and average share)
 _SHAPES: dict[str, tuple[tuple[int, ...], Arguments]] = {
     "one": ((1, 1, 1, 1), {"kernel_size": 1}),
@@ -189,6 +211,32 @@ _ADAPTIVE = {
     "wide_129": ((1, 1, 2, 129), (2, 10)),
     "cells_over_256": ((1, 2, 35, 37), 2),
     "empty_batch": ((0, 2, 4, 4), 2),
+}
+
+# The same with the channels last, shapes as [N, C, H, W]: channels that packs of 128 bits divide, and others.
+_LAST: dict[str, tuple[tuple[int, ...], Arguments]] = {
+    "one": ((1, 1, 1, 1), {"kernel_size": 1}),
+    "overlapping": ((2, 16, 7, 6), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    "odd_channels": ((2, 5, 7, 6), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    "tiles": ((1, 32, 4, 6), {"kernel_size": 2}),
+    "ceil": ((1, 8, 6, 8), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
+    "stride_over_kernel": ((1, 24, 9, 7), {"kernel_size": (1, 2), "stride": (4, 3)}),
+    "kernel_over_256": ((1, 8, 18, 17), {"kernel_size": 17, "stride": 1}),
+    "empty_batch": ((0, 8, 4, 4), {"kernel_size": 2}),
+}
+_LAST_DILATED: dict[str, tuple[tuple[int, ...], Arguments]] = {
+    "dilated": ((1, 40, 8, 9), {"kernel_size": (2, 3), "stride": (3, 2), "padding": 1, "dilation": 2}),
+}
+_LAST_NO_PIXEL = ((1, 8, 1, 2), {"kernel_size": 2, "stride": 1, "padding": 1, "dilation": 2})
+_LAST_ADAPTIVE = {
+    "mean": ((3, 16, 7, 5), 1),
+    "mean_of_odd": ((2, 5, 7, 11), 1),
+    "many_channels": ((1, 264, 3, 2), 1),
+    "overlapping": ((1, 8, 7, 11), (3, 4)),
+    "odd_channels": ((2, 3, 7, 11), (3, 4)),
+    "larger_than_input": ((1, 8, 3, 2), (5, 7)),
+    "cells_over_256": ((1, 8, 17, 18), 1),
+    "empty_batch": ((0, 8, 4, 4), 2),
 }
 
 
@@ -246,6 +294,43 @@ def _tiles_nan_make(rng, dtype) -> Arguments:
     x[0, 1, :2, :4] = -np.inf
     x[0, 1, 4, 4:7] = np.inf
     return {"x": x, "kernel_size": 2}
+
+
+def _last_nan_make(rng, dtype) -> Arguments:
+    """What _tiles_nan_make has, in packs of channels."""
+    x = _tiles_nan_make(rng, dtype)["x"]
+    return {"x": np.concatenate([x] * 4, 1), "kernel_size": 3, "stride": 2, "padding": 1}
+
+
+def _last_global_nan_make(rng, dtype) -> Arguments:
+    """Planes of one NaN, of several, of nothing but -inf, and of equal maxima far apart."""
+    x = _values(rng, (1, 8, 9, 5), dtype)
+    x[0, 0, 4, 2] = x[0, 1, 1, 1] = x[0, 1, 7, 3] = np.nan
+    x[0, 2] = -np.inf
+    x[0, 3, 2, 2] = x[0, 3, 8, 4] = 7
+    x[0, 4] = np.nan
+    return {"x": x, "output_size": 1}
+
+
+def _made_last(make, *args) -> Arguments:
+    """What `make` makes, with the channels last."""
+    made = {name: last(a) if isinstance(a, np.ndarray) else a for name, a in make(*args).items()}
+    if "input_shape" in made:
+        n, c, h, w = made["input_shape"]
+        made["input_shape"] = (n, h, w, c)
+    return {**made, "layout": "NHWC"}
+
+
+def _last_cases(op: str, make, definition, shapes) -> list[Case]:
+    either, (shape, call) = with_channels_last(definition), shapes["overlapping"]
+    return [
+        *(Case(op, f"last_{i}", partial(_made_last, make, *s), either) for i, s in shapes.items()),
+        *in_every_layout(Case(op, "last", partial(_made_last, make, shape, call), either))[1:],
+    ]
+
+
+def _adaptive_make(shape, output, rng, dtype) -> Arguments:
+    return _make(shape, {"output_size": output}, rng, dtype)
 
 
 def _cases(op: str, backward_make, forward, backward, shapes) -> list[Case]:
@@ -324,6 +409,65 @@ CASES = [
     )[1:],
 ]
 
+CASES += [
+    *_last_cases("max_pool2d", _make, max_pool2d, _LAST | _LAST_DILATED),
+    *_last_cases("max_pool2d_backward", _max_backward_make, max_pool2d_backward, _LAST | _LAST_DILATED),
+    *_last_cases("avg_pool2d", _make, avg_pool2d, _LAST),
+    *_last_cases("avg_pool2d_backward", _avg_backward_make, avg_pool2d_backward, _LAST),
+    *_last_cases("adaptive_avg_pool2d", _adaptive_make, adaptive_avg_pool2d, _LAST_ADAPTIVE),
+    *_last_cases("adaptive_max_pool2d", _adaptive_make, adaptive_max_pool2d, _LAST_ADAPTIVE),
+    *_last_cases(
+        "adaptive_avg_pool2d_backward", _adaptive_backward_make, adaptive_avg_pool2d_backward, _LAST_ADAPTIVE
+    ),
+    *_last_cases(
+        "adaptive_max_pool2d_backward",
+        _adaptive_max_backward_make,
+        adaptive_max_pool2d_backward,
+        _LAST_ADAPTIVE,
+    ),
+    Case(
+        "max_pool2d",
+        "last_nan_and_inf",
+        partial(_made_last, _last_nan_make),
+        with_channels_last(max_pool2d),
+        nonfinite=True,
+    ),
+    Case(
+        "max_pool2d",
+        "last_no_pixel",
+        partial(_made_last, _make, *_LAST_NO_PIXEL),
+        with_channels_last(max_pool2d),
+        nonfinite=True,
+    ),
+    Case(
+        "adaptive_max_pool2d",
+        "global_nan_and_inf",
+        _last_global_nan_make,
+        adaptive_max_pool2d,
+        nonfinite=True,
+    ),
+    Case(
+        "adaptive_max_pool2d",
+        "last_global_nan_and_inf",
+        partial(_made_last, _last_global_nan_make),
+        with_channels_last(adaptive_max_pool2d),
+        nonfinite=True,
+    ),
+    *(
+        Case(
+            f"avg_pool2d{way}",
+            f"last_excluding_{name}",
+            partial(_made_last, make, _LAST[name][0], {**_LAST[name][1], "count_include_pad": False}),
+            with_channels_last(definition),
+        )
+        for way, make, definition in (
+            ("", _make, avg_pool2d),
+            ("_backward", _avg_backward_make, avg_pool2d_backward),
+        )
+        for name in ("overlapping", "odd_channels", "ceil")
+    ),
+]
+
 
 def _max_gradient(name: str) -> Gradient:
     shape, call = (_SHAPES | _DILATED)[name]
@@ -375,7 +519,33 @@ def _adaptive_max_gradient(name: str) -> Gradient:
     )
 
 
+def _last_gradient(op: str, shape, call) -> Gradient:
+    """Of pooling with the channels last; shape [N, H, W, C]."""
+    largest = "max" in op
+    call = {**call, "layout": "NHWC"}
+    back = {key: value for key, value in call.items() if key not in ("ceil_mode", "output_size")}
+
+    def backward(ops, dy, x):
+        more = (getattr(ops, op)(x, **call)[1],) if largest else ()
+        return (getattr(ops, f"{op}_backward")(dy, *more, tuple(x.shape), **back),)
+
+    return Gradient(
+        f"{op}_backward",
+        "last",
+        lambda rng: (all_different(rng, shape),),
+        lambda ops, x: getattr(ops, op)(x, **call)[0] if largest else getattr(ops, op)(x, **call),
+        backward,
+    )
+
+
+_OVERLAPPING = {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}
+
 GRADIENTS = [
+    *(_last_gradient(op, (1, 6, 5, 4), _OVERLAPPING) for op in ("max_pool2d", "avg_pool2d")),
+    *(
+        _last_gradient(op, (1, 5, 4, 3), {"output_size": (3, 2)})
+        for op in ("adaptive_max_pool2d", "adaptive_avg_pool2d")
+    ),
     *(_adaptive_max_gradient(name) for name in ("overlapping", "even")),
     *(_max_gradient(name) for name in ("ceil_padded", "overlapping", "dilated_ceil")),
     *(_avg_gradient(name) for name in ("ceil_padded", "ceil_padded_excluding", "stride_one")),
@@ -397,6 +567,6 @@ def kernel_calls() -> dict[str, Arguments]:
     image, small = np.ones((2, 3, 6, 6), np.float32), np.ones((2, 3, 3, 3), np.float32)
     argmax = np.zeros(small.shape, np.uint8)
     return {
-        "adaptive_max_pool2d_forward": {"x": image, "y": small, "argmax": argmax},
-        "adaptive_max_pool2d_backward": {"dy": small, "argmax": argmax, "dx": image},
+        "adaptive_max_pool2d_forward": {"x": image, "y": small, "argmax": argmax, "channels_last": False},
+        "adaptive_max_pool2d_backward": {"dy": small, "argmax": argmax, "dx": image, "channels_last": False},
     }

@@ -59,15 +59,17 @@ class Linear(Function):
 
 class MaxPool2d(Function):
     @staticmethod
-    def forward(ctx: Any, x: Array, geometry: tuple[Any, Any, Any, Any], ceil_mode: bool) -> Array:
-        y, argmax = ops.max_pool2d(x, *geometry, ceil_mode)
-        ctx.shape, ctx.geometry = x.shape, geometry
+    def forward(
+        ctx: Any, x: Array, geometry: tuple[Any, Any, Any, Any], ceil_mode: bool, layout: str
+    ) -> Array:
+        y, argmax = ops.max_pool2d(x, *geometry, ceil_mode, layout)
+        ctx.shape, ctx.geometry = x.shape, (*geometry, layout)
         ctx.save(argmax)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Any:
-        return ops.max_pool2d_backward(dy, ctx.saved[0], ctx.shape, *ctx.geometry), None, None
+        return ops.max_pool2d_backward(dy, ctx.saved[0], ctx.shape, *ctx.geometry), None, None, None
 
 
 class AvgPool2d(Function):
@@ -80,38 +82,39 @@ class AvgPool2d(Function):
         padding: Any,
         ceil_mode: bool,
         count_include_pad: bool,
+        layout: str,
     ) -> Array:
         ctx.shape = x.shape
-        ctx.geometry = kernel_size, stride, padding, count_include_pad
-        return ops.avg_pool2d(x, kernel_size, stride, padding, ceil_mode, count_include_pad)
+        ctx.geometry = kernel_size, stride, padding, count_include_pad, layout
+        return ops.avg_pool2d(x, kernel_size, stride, padding, ceil_mode, count_include_pad, layout)
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Any:
-        return ops.avg_pool2d_backward(dy, ctx.shape, *ctx.geometry), None, None, None, None, None
+        return ops.avg_pool2d_backward(dy, ctx.shape, *ctx.geometry), *(None,) * 6
 
 
 class AdaptiveAvgPool2d(Function):
     @staticmethod
-    def forward(ctx: Any, x: Array, output_size: Any) -> Array:
-        ctx.shape = x.shape
-        return ops.adaptive_avg_pool2d(x, output_size)
+    def forward(ctx: Any, x: Array, output_size: Any, layout: str) -> Array:
+        ctx.shape, ctx.layout = x.shape, layout
+        return ops.adaptive_avg_pool2d(x, output_size, layout)
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Any:
-        return ops.adaptive_avg_pool2d_backward(dy, ctx.shape), None
+        return ops.adaptive_avg_pool2d_backward(dy, ctx.shape, ctx.layout), None, None
 
 
 class AdaptiveMaxPool2d(Function):
     @staticmethod
-    def forward(ctx: Any, x: Array, output_size: Any) -> Array:
-        y, argmax = ops.adaptive_max_pool2d(x, output_size)
-        ctx.shape = x.shape
+    def forward(ctx: Any, x: Array, output_size: Any, layout: str) -> Array:
+        y, argmax = ops.adaptive_max_pool2d(x, output_size, layout)
+        ctx.shape, ctx.layout = x.shape, layout
         ctx.save(argmax)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Any:
-        return ops.adaptive_max_pool2d_backward(dy, ctx.saved[0], ctx.shape), None
+        return ops.adaptive_max_pool2d_backward(dy, ctx.saved[0], ctx.shape, ctx.layout), None, None
 
 
 class Activation(Function):
@@ -162,10 +165,19 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None)
 
 
 def max_pool2d(
-    x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+    x: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    layout: str = "NCHW",
 ) -> Tensor:
-    """The largest element of every window of x [N, C, H, W]; stride None is the kernel's size."""
-    return MaxPool2d.apply(as_tensor(x), (kernel_size, stride, padding, dilation), ceil_mode)
+    """The largest element of every window of x [N, C, H, W], or [N, H, W, C] with layout "NHWC"; stride None
+    is the kernel's size.
+    """
+    return MaxPool2d.apply(as_tensor(x), (kernel_size, stride, padding, dilation), ceil_mode, layout)
 
 
 def avg_pool2d(
@@ -175,21 +187,27 @@ def avg_pool2d(
     padding: Any = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    *,
+    layout: str = "NCHW",
 ) -> Tensor:
-    """The mean of every window of x [N, C, H, W]; count_include_pad says whether padding counts in the
-    divisor.
+    """The mean of every window of x [N, C, H, W], or [N, H, W, C] with layout "NHWC"; count_include_pad says
+    whether padding counts in the divisor.
     """
-    return AvgPool2d.apply(as_tensor(x), kernel_size, stride, padding, ceil_mode, count_include_pad)
+    return AvgPool2d.apply(as_tensor(x), kernel_size, stride, padding, ceil_mode, count_include_pad, layout)
 
 
-def adaptive_avg_pool2d(x: Any, output_size: Any) -> Tensor:
-    """Means of x [N, C, H, W] over windows chosen so that the output is [N, C, *output_size]."""
-    return AdaptiveAvgPool2d.apply(as_tensor(x), output_size)
+def adaptive_avg_pool2d(x: Any, output_size: Any, *, layout: str = "NCHW") -> Tensor:
+    """Means of x [N, C, H, W] over windows chosen so that the output is [N, C, *output_size]; of
+    [N, H, W, C] with layout "NHWC".
+    """
+    return AdaptiveAvgPool2d.apply(as_tensor(x), output_size, layout)
 
 
-def adaptive_max_pool2d(x: Any, output_size: Any) -> Tensor:
-    """Maxima of x [N, C, H, W] over windows chosen so that the output is [N, C, *output_size]."""
-    return AdaptiveMaxPool2d.apply(as_tensor(x), output_size)
+def adaptive_max_pool2d(x: Any, output_size: Any, *, layout: str = "NCHW") -> Tensor:
+    """Maxima of x [N, C, H, W] over windows chosen so that the output is [N, C, *output_size]; of
+    [N, H, W, C] with layout "NHWC".
+    """
+    return AdaptiveMaxPool2d.apply(as_tensor(x), output_size, layout)
 
 
 def relu(x: Any) -> Tensor:

@@ -50,27 +50,27 @@ def batch_norm(
     *,
     residual: Any = None,
     activation: str | None = None,
-    channels_last: bool = False,
+    layout: str = "NCHW",
 ) -> Tensor:
     """x [N, C, ...] scaled to mean 0 and variance 1 in each channel, times weight plus bias [C]; plus
     residual of x's shape, then activation None or "relu", in the same pass.
 
     training: by the batch's statistics, towards which the running ones [C] move in place; else by these.
-    channels_last: x is [N, ..., C]. Raises ValueError as fastarch.ops.batch_norm does.
+    layout "NHWC": x is [N, ..., C]. Raises ValueError as fastarch.ops.batch_norm does.
     """
     options = {
         "training": training,
         "momentum": momentum,
         "eps": eps,
         "activation": activation,
-        "channels_last": channels_last,
+        "layout": layout,
     }
     return BatchNorm.apply(as_tensor(x), weight, bias, residual, (running_mean, running_var), options)
 
 
 class LocalResponseNorm(Function):
     @staticmethod
-    def forward(ctx: Any, x: Array, numbers: tuple[int, float, float, float, bool]) -> Array:
+    def forward(ctx: Any, x: Array, numbers: tuple[int, float, float, float, bool, str]) -> Array:
         ctx.numbers = numbers
         ctx.save(x)
         return ops.local_response_norm(x, *numbers)
@@ -81,9 +81,16 @@ class LocalResponseNorm(Function):
 
 
 def local_response_norm(
-    x: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, *, average: bool = True
+    x: Any,
+    size: int,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    *,
+    average: bool = True,
+    layout: str = "NCHW",
 ) -> Tensor:
     """x [N, C, ...] over (k + alpha * (mean of x^2 over `size` neighbouring channels))^beta; average=False:
-    over the sum of the squares.
+    over the sum of the squares. layout "NHWC": x is [N, ..., C].
     """
-    return LocalResponseNorm.apply(as_tensor(x), (size, alpha, beta, k, average))
+    return LocalResponseNorm.apply(as_tensor(x), (size, alpha, beta, k, average, layout))

@@ -9,6 +9,7 @@ import numpy as np
 from fastarch.arrays import is_half
 from fastarch.ops._boundary import (
     Array,
+    channels_last,
     companion,
     empty,
     expect_shape,
@@ -32,11 +33,11 @@ def batch_norm(
     eps: float = 1e-5,
     residual: Array | None = None,
     activation: str | None = None,
-    channels_last: bool = False,
+    layout: str = "NCHW",
 ) -> tuple[Array, Array, Array]:
     """activation((x - mean) / sqrt(var + eps) * weight + bias + residual), mean and var of each channel.
 
-    x [N, C, ...], with channels_last [N, ..., C]; residual of x's shape or None; weight, bias [C] or None;
+    x [N, C, ...], with layout "NHWC" [N, ..., C]; residual of x's shape or None; weight, bias [C] or None;
     activation None or "relu" -> y, mean, var. training: mean and (biased) var [C] are the batch's, and
     running_mean, running_var [C], unless None, move by `momentum` towards them, in place, the variance
     unbiased; else they are the running ones. Vectors are float32 beside 16-bit data, else of x's type. Ioffe
@@ -44,7 +45,8 @@ def batch_norm(
     missing statistics.
     """
     op = "batch_norm"
-    channels, count = _channels(op, x, channels_last)
+    last = channels_last(op, layout)
+    channels, count = _channels(op, x, last)
     dtype = _parameter_dtype(x)
     weight, bias = (
         companion(op, name, value, x, dtype, (channels,), optional=True)
@@ -59,7 +61,6 @@ def batch_norm(
     )
     residual = companion(op, "residual", residual, x, x.dtype, x.shape, optional=True)
     eps, relu = number(op, "eps", eps, 0), _relu(op, activation)
-    channels_last = flag(op, "channels_last", channels_last)
     if flag(op, "training", training):
         momentum = number(op, "momentum", momentum, 0)
         if count == 1:
@@ -86,7 +87,7 @@ def batch_norm(
                 momentum,
                 eps,
                 relu,
-                channels_last,
+                last,
             )
         return y, mean, var
     if running_mean is None or running_var is None:
@@ -96,7 +97,7 @@ def batch_norm(
     y = empty(op, x.shape, x)
     if y.size:
         inputs = (x, weight, bias, residual, running_mean, running_var)
-        run("batch_norm_inference", batch_norm_inference, inputs, y, eps, relu, channels_last)
+        run("batch_norm_inference", batch_norm_inference, inputs, y, eps, relu, last)
     return y, running_mean.copy(), running_var.copy()
 
 
@@ -112,7 +113,7 @@ def batch_norm_backward(
     eps: float = 1e-5,
     residual: bool = False,
     activation: str | None = None,
-    channels_last: bool = False,
+    layout: str = "NCHW",
 ) -> tuple[Array, Array, Array, Array | None]:
     """Gradients (dx, dweight, dbias, dresidual) of batch_norm. dy, x of one shape; mean, var, weight [C].
 
@@ -120,7 +121,8 @@ def batch_norm_backward(
     dresidual, of x's shape, is wanted, else it is None. Raises ValueError for shapes that do not fit.
     """
     op = "batch_norm_backward"
-    channels, _ = _channels(op, x, channels_last)
+    last = channels_last(op, layout)
+    channels, _ = _channels(op, x, last)
     expect_shape(op, "dy", dy, x.shape)
     dtype = _parameter_dtype(x)
     mean, var = (
@@ -130,7 +132,6 @@ def batch_norm_backward(
     y = companion(op, "y", y, x, x.dtype, x.shape, optional=True)
     eps, relu = number(op, "eps", eps, 0), _relu(op, activation)
     training, residual = flag(op, "training", training), flag(op, "residual", residual)
-    channels_last = flag(op, "channels_last", channels_last)
     if relu and y is None:
         raise ValueError(f"[{op}] y is None, expected batch_norm's output for activation 'relu'")
     dx = empty(op, x.shape, x)
@@ -147,16 +148,16 @@ def batch_norm_backward(
             dbias,
             eps,
             training,
-            channels_last,
+            last,
         )
     return dx, dweight, dbias, dresidual
 
 
-def _channels(op: str, x: Array, channels_last: Any) -> tuple[int, int]:
+def _channels(op: str, x: Array, last: bool) -> tuple[int, int]:
     """How many channels x has, and how many values each."""
     if x.ndim < 2:
         raise ValueError(f"[{op}] x has shape {x.shape}, expected at least 2 dimensions [N, C, ...]")
-    channels = x.shape[-1 if flag(op, "channels_last", channels_last) else 1]
+    channels = x.shape[-1 if last else 1]
     return channels, x.size // channels if channels else 0
 
 
@@ -174,9 +175,9 @@ def _writable(x: Array) -> bool:
     return x.flags.c_contiguous and getattr(x.flags, "writeable", True)
 
 
-def _axes(x: Array, channels_last: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _axes(x: Array, last: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The axes that statistics run over, and the shape that puts a vector [C] beside x."""
-    if channels_last:
+    if last:
         return tuple(range(x.ndim - 1)), (1,) * (x.ndim - 1) + (-1,)
     return (0, *range(2, x.ndim)), (1, -1) + (1,) * (x.ndim - 2)
 
@@ -220,11 +221,11 @@ def batch_norm_forward(
     momentum: float,
     eps: float,
     relu: bool,
-    channels_last: bool,
+    last: bool,
     xp: Any,
 ) -> None:
     """x [N, C, ...]; y, mean and var [C] overwritten; running_mean, running_var [C] updated."""
-    axes, shape = _axes(x, channels_last)
+    axes, shape = _axes(x, last)
     count = x.size // mean.size
     xp.mean(x, axis=axes, out=mean)
     distance = x - mean.reshape(shape)
@@ -247,11 +248,11 @@ def batch_norm_inference(
     y: Array,
     eps: float,
     relu: bool,
-    channels_last: bool,
+    last: bool,
     xp: Any,
 ) -> None:
     """x [N, C, ...], vectors [C]; y overwritten."""
-    _normalize(x, weight, bias, residual, mean, var, y, eps, relu, _axes(x, channels_last)[1], xp)
+    _normalize(x, weight, bias, residual, mean, var, y, eps, relu, _axes(x, last)[1], xp)
 
 
 def batch_norm_backward_sums(
@@ -267,11 +268,11 @@ def batch_norm_backward_sums(
     dbias: Array,
     eps: float,
     training: bool,
-    channels_last: bool,
+    last: bool,
     xp: Any,
 ) -> None:
     """dy, x, y [N, C, ...]; dx, dresidual, dweight and dbias [C] overwritten. y: None without a ReLU."""
-    axes, shape = _axes(x, channels_last)
+    axes, shape = _axes(x, last)
     g = dy if y is None else xp.where(y <= 0, dy.dtype.type(0), dy)
     if dresidual is not None:
         dresidual[...] = g

@@ -4,24 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastarch.ops._boundary import Array, empty, expect_shape, flag, integer, number, operator, run
+from fastarch.ops._boundary import (
+    Array,
+    channels_last,
+    empty,
+    expect_shape,
+    flag,
+    integer,
+    number,
+    operator,
+    run,
+)
 
 
 @operator("x", halves=True)
 def local_response_norm(
-    x: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, average: bool = True
+    x: Array,
+    size: int,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    average: bool = True,
+    layout: str = "NCHW",
 ) -> Array:
     """x / (k + alpha * (mean of x^2 over `size` neighbouring channels))^beta for x [N, C, ...].
 
     Channel c sees c - size // 2 to c + (size - 1) // 2; those that do not exist count as zeros. average:
     alpha is for the mean, as in PyTorch and Caffe; False: for the sum, as in the paper, Krizhevsky et al.
-    (2012). size at least 1; alpha, beta at least 0; k above 0. Raises ValueError for other values.
+    (2012). layout "NHWC": the channels lie last, x [N, ..., C]. size at least 1; alpha, beta at least 0; k
+    above 0. Raises ValueError for other values.
     """
     op = "local_response_norm"
     numbers = _numbers(op, x, size, alpha, beta, k, average)
+    last = channels_last(op, layout)
     y = empty(op, x.shape, x)
     if y.size:
-        run("local_response_norm_forward", local_response_norm_forward, (x,), y, *numbers)
+        run("local_response_norm_forward", local_response_norm_forward, (x,), y, *numbers, last)
     return y
 
 
@@ -34,6 +52,7 @@ def local_response_norm_backward(
     beta: float = 0.75,
     k: float = 1.0,
     average: bool = True,
+    layout: str = "NCHW",
 ) -> Array:
     """Gradient of local_response_norm with the same arguments: dy, x [N, C, ...] -> dx of their shape.
 
@@ -41,10 +60,11 @@ def local_response_norm_backward(
     """
     op = "local_response_norm_backward"
     numbers = _numbers(op, x, size, alpha, beta, k, average)
+    last = channels_last(op, layout)
     expect_shape(op, "dy", dy, x.shape)
     dx = empty(op, x.shape, x)
     if dx.size:
-        run("local_response_norm_backward", local_response_norm_backward_gather, (dy, x), dx, *numbers)
+        run("local_response_norm_backward", local_response_norm_backward_gather, (dy, x), dx, *numbers, last)
     return dx
 
 
@@ -76,9 +96,11 @@ def _window_sums(values: Array, before: int, after: int, xp: Any) -> Array:
 
 
 def local_response_norm_forward(
-    x: Array, y: Array, size: int, alpha: float, beta: float, k: float, xp: Any
+    x: Array, y: Array, size: int, alpha: float, beta: float, k: float, last: bool, xp: Any
 ) -> None:
-    """x [N, C, ...]; y overwritten."""
+    """x [N, C, ...]; y overwritten. last: [N, ..., C]."""
+    if last:
+        x, y = xp.moveaxis(x, -1, 1), xp.moveaxis(y, -1, 1)
     scale = _window_sums(x * x, size // 2, (size - 1) // 2, xp)
     scale *= alpha
     scale += k
@@ -87,9 +109,11 @@ def local_response_norm_forward(
 
 
 def local_response_norm_backward_gather(
-    dy: Array, x: Array, dx: Array, size: int, alpha: float, beta: float, k: float, xp: Any
+    dy: Array, x: Array, dx: Array, size: int, alpha: float, beta: float, k: float, last: bool, xp: Any
 ) -> None:
-    """dy, x [N, C, ...]; dx overwritten."""
+    """dy, x [N, C, ...]; dx overwritten. last: [N, ..., C]."""
+    if last:
+        dy, x, dx = (xp.moveaxis(a, -1, 1) for a in (dy, x, dx))
     before, after = size // 2, (size - 1) // 2
     scale = _window_sums(x * x, before, after, xp)
     scale *= alpha

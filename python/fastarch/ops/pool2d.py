@@ -1,4 +1,4 @@
-"""Max and average pooling over sliding windows of [N, C, H, W]; semantics are PyTorch's."""
+"""Max and average pooling over sliding windows of images; semantics are PyTorch's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from fastarch.ops._boundary import (
     Array,
     Pair,
+    channels_last,
     empty,
     expect_dims,
     expect_shape,
@@ -18,7 +19,7 @@ from fastarch.ops._boundary import (
     zeros,
 )
 from fastarch.ops._elementwise import choose
-from fastarch.ops._windows import Sizes, Window, pooled, taps_of, unpooled
+from fastarch.ops._windows import IMAGE, Sizes, Window, channels_first, pooled, taps_of, unpooled
 
 _UINT8, _INT32 = np.dtype(np.uint8), np.dtype(np.int32)
 _BLOCK_BYTES = 1 << 20  # of images worked on at a time: within a core's cache
@@ -32,23 +33,25 @@ def max_pool2d(
     padding: Pair = 0,
     dilation: Pair = 1,
     ceil_mode: bool = False,
+    layout: str = "NCHW",
 ) -> tuple[Array, Array]:
     """The largest number of every window and its place: x [N, C, H, W] -> y, argmax [N, C, P, Q].
 
     kernel_size, stride (default: kernel_size), padding (with -inf, at most half the kernel), dilation: one
     int or (height, width). ceil_mode lets a last window stick out. argmax is r * S + s inside the window, the
     first of equal ones (a NaN beats all, the last NaN wins); uint8, or int32 for windows of more than 256.
-    Raises ValueError for values that do not fit.
+    layout "NHWC": x [N, H, W, C] -> y, argmax [N, P, Q, C]. Raises ValueError for values that do not fit.
     """
     op = "max_pool2d"
-    expect_dims(op, "x", x, 4, "[N, C, H, W]")
-    window, shape = pooled(op, x.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    last = channels_last(op, layout)
+    expect_dims(op, "x", x, 4, IMAGE[last])
+    window, shape = pooled(op, x.shape, kernel_size, stride, padding, dilation, ceil_mode, last)
     if window.kernel[0] * window.kernel[1] >= 2**31:
         raise ValueError(f"[{op}] kernel_size is {window.kernel}, expected fewer than 2**31 places")
     y = empty(op, shape, x)
     argmax = empty(op, shape, x, _argmax_dtype(window.kernel))
     if y.size:
-        run("max_pool2d_forward", max_pool2d_forward, (x,), y, argmax, *window)
+        run("max_pool2d_forward", max_pool2d_forward, (x,), y, argmax, *window, last)
     return y, argmax
 
 
@@ -61,14 +64,16 @@ def max_pool2d_backward(
     stride: Pair | None = None,
     padding: Pair = 0,
     dilation: Pair = 1,
+    layout: str = "NCHW",
 ) -> Array:
     """Gradient of max_pool2d: dy, argmax [N, C, P, Q] -> dx [N, C, H, W], dy added where the maxima were.
 
-    input_shape is x's shape; argmax and the window are max_pool2d's. Raises ValueError for shapes that do not
-    fit.
+    input_shape is x's shape; argmax, window and layout are max_pool2d's. Raises ValueError for shapes that do
+    not fit.
     """
     op = "max_pool2d_backward"
-    window, shape = unpooled(op, dy, input_shape, kernel_size, stride, padding, dilation)
+    last = channels_last(op, layout)
+    window, shape = unpooled(op, dy, input_shape, kernel_size, stride, padding, dilation, last)
     expect_shape(op, "argmax", argmax, dy.shape)
     if argmax.dtype != _argmax_dtype(window.kernel):
         raise TypeError(
@@ -79,7 +84,7 @@ def max_pool2d_backward(
         return zeros(op, shape, dy)
     dx = empty(op, shape, dy)
     if dx.size:
-        run("max_pool2d_backward", max_pool2d_backward_gather, (dy, argmax), dx, *window)
+        run("max_pool2d_backward", max_pool2d_backward_gather, (dy, argmax), dx, *window, last)
     return dx
 
 
@@ -91,20 +96,22 @@ def avg_pool2d(
     padding: Pair = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    layout: str = "NCHW",
 ) -> Array:
     """The mean of every window. x [N, C, H, W] -> y [N, C, P, Q].
 
     kernel_size, stride (default: kernel_size), padding (with zeros, at most half the kernel): one int or
     (height, width). ceil_mode lets a last window stick out; count_include_pad counts padding zeros in the
-    mean. Raises ValueError for values that do not fit.
+    mean. layout "NHWC": x [N, H, W, C] -> y [N, P, Q, C]. Raises ValueError for values that do not fit.
     """
     op = "avg_pool2d"
-    expect_dims(op, "x", x, 4, "[N, C, H, W]")
-    window, shape = pooled(op, x.shape, kernel_size, stride, padding, 1, ceil_mode)
+    last = channels_last(op, layout)
+    expect_dims(op, "x", x, 4, IMAGE[last])
+    window, shape = pooled(op, x.shape, kernel_size, stride, padding, 1, ceil_mode, last)
     counted = flag(op, "count_include_pad", count_include_pad)
     y = empty(op, shape, x)
     if y.size:
-        run("avg_pool2d_forward", avg_pool2d_forward, (x,), y, *window[:3], counted)
+        run("avg_pool2d_forward", avg_pool2d_forward, (x,), y, *window[:3], counted, last)
     return y
 
 
@@ -116,19 +123,22 @@ def avg_pool2d_backward(
     stride: Pair | None = None,
     padding: Pair = 0,
     count_include_pad: bool = True,
+    layout: str = "NCHW",
 ) -> Array:
     """Gradient of avg_pool2d: dy [N, C, P, Q] spread evenly over the windows -> dx [N, C, H, W].
 
-    input_shape is x's shape; the window is avg_pool2d's. Raises ValueError for shapes that do not fit.
+    input_shape is x's shape; window and layout are avg_pool2d's. Raises ValueError for shapes that do not
+    fit.
     """
     op = "avg_pool2d_backward"
-    window, shape = unpooled(op, dy, input_shape, kernel_size, stride, padding, 1)
+    last = channels_last(op, layout)
+    window, shape = unpooled(op, dy, input_shape, kernel_size, stride, padding, 1, last)
     counted = flag(op, "count_include_pad", count_include_pad)
     if not dy.size:
         return zeros(op, shape, dy)
     dx = empty(op, shape, dy)
     if dx.size:
-        run("avg_pool2d_backward", avg_pool2d_backward_spread, (dy,), dx, *window[:3], counted)
+        run("avg_pool2d_backward", avg_pool2d_backward_spread, (dy,), dx, *window[:3], counted, last)
     return dx
 
 
@@ -144,9 +154,11 @@ def max_pool2d_forward(
     stride: Sizes,
     padding: Sizes,
     dilation: Sizes,
+    last: bool,
     xp: Any,
 ) -> None:
-    """x [N, C, H, W]; y and argmax [N, C, P, Q], overwritten."""
+    """x [N, C, H, W]; y and argmax [N, C, P, Q], overwritten. last: their channels lie last."""
+    x, y, argmax = channels_first(last, x, y, argmax)
     window = Window(kernel, stride, padding, dilation)
     # Looking for -inf and NaN would wait for the device; windows far wider than the image are padding.
     far = any((k - 1) * d >= 4 * n for k, d, n in zip(kernel, dilation, x.shape[2:]))
@@ -223,9 +235,11 @@ def max_pool2d_backward_gather(
     stride: Sizes,
     padding: Sizes,
     dilation: Sizes,
+    last: bool,
     xp: Any,
 ) -> None:
-    """dy, argmax [N, C, P, Q]; dx [N, C, H, W], overwritten."""
+    """dy, argmax [N, C, P, Q]; dx [N, C, H, W], overwritten. last: their channels lie last."""
+    dy, argmax, dx = channels_first(last, dy, argmax, dx)
     (h, w), (p, q) = dx.shape[2:], dy.shape[2:]
     apart = all((k - 1) * d < s for k, s, d in zip(kernel, stride, dilation))  # no pixel is in two windows
     tiled = apart and stride == kernel and padding == (0, 0) and (p * kernel[0], q * kernel[1]) == (h, w)
@@ -254,9 +268,17 @@ def _counts(
 
 
 def avg_pool2d_forward(
-    x: Array, y: Array, kernel: Sizes, stride: Sizes, padding: Sizes, count_include_pad: bool, xp: Any
+    x: Array,
+    y: Array,
+    kernel: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    count_include_pad: bool,
+    last: bool,
+    xp: Any,
 ) -> None:
-    """x [N, C, H, W]; y [N, C, P, Q], overwritten."""
+    """x [N, C, H, W]; y [N, C, P, Q], overwritten. last: their channels lie last."""
+    x, y = channels_first(last, x, y)
     (n, c, h, w), (_, _, p, q) = x.shape, y.shape
     sums = xp.zeros((n, c, h, q), x.dtype)
     for tap in taps_of(w, q, kernel[1], stride[1], padding[1], 1):
@@ -270,9 +292,17 @@ def avg_pool2d_forward(
 
 
 def avg_pool2d_backward_spread(
-    dy: Array, dx: Array, kernel: Sizes, stride: Sizes, padding: Sizes, count_include_pad: bool, xp: Any
+    dy: Array,
+    dx: Array,
+    kernel: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    count_include_pad: bool,
+    last: bool,
+    xp: Any,
 ) -> None:
-    """dy [N, C, P, Q]; dx [N, C, H, W], overwritten."""
+    """dy [N, C, P, Q]; dx [N, C, H, W], overwritten. last: their channels lie last."""
+    dy, dx = channels_first(last, dy, dx)
     (n, c, h, w), (_, _, p, q) = dx.shape, dy.shape
     shares = dy / (
         _counts(h, p, kernel[0], stride[0], padding[0], count_include_pad, xp, dy.dtype)[:, None]

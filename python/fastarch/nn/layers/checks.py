@@ -66,3 +66,10 @@ def paddings(layer: str, value: Any, axes: int) -> tuple[int | tuple[int, int], 
         numbers = sizes(layer, "padding", side if listed else (side,), 0, 2 if listed else 1)
         found.append((numbers[0], numbers[1]) if listed else numbers[0])
     return tuple(found)
+
+
+def check_layout(layer: str, layout: Any) -> str:
+    """How images lie in memory: "NCHW" or, with the channels last, "NHWC"."""
+    if layout not in ("NCHW", "NHWC"):
+        raise ValueError(f"[{layer}] layout must be 'NCHW' or 'NHWC', got {layout!r}")
+    return layout

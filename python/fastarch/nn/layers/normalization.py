@@ -10,7 +10,7 @@ from fastarch.arrays import is_half
 from fastarch.autograd import Array
 from fastarch.capturing import refuse
 from fastarch.nn import functional as F
-from fastarch.nn.layers.checks import check_positive
+from fastarch.nn.layers.checks import check_layout, check_positive
 from fastarch.nn.module import Module, Parameter
 from fastarch.tensors import Tensor, as_tensor
 
@@ -22,7 +22,7 @@ class _BatchNorm(Module):
     running_mean: Array
     running_var: Array
     num_batches_tracked: Array
-    _letters: ClassVar[dict[int, str]] = {}  # number of axes: their letters
+    _letters: ClassVar[dict[int, str]] = {}  # number of axes: the letters of those beside N and C
 
     def __init__(
         self,
@@ -33,6 +33,7 @@ class _BatchNorm(Module):
         track_running_stats: bool = True,
         *,
         activation: str | None = None,
+        layout: str = "NCHW",
         dtype: Any = np.float32,
     ) -> None:
         name = type(self).__name__
@@ -51,6 +52,7 @@ class _BatchNorm(Module):
         self.affine = affine
         self.track_running_stats = track_running_stats
         self.activation = activation
+        self.layout = check_layout(name, layout)
         self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
         self.bias = Parameter(np.zeros(num_features, dtype)) if affine else None
         if track_running_stats:
@@ -76,8 +78,11 @@ class _BatchNorm(Module):
 
     def forward(self, x: Any, residual: Any = None) -> Tensor:
         x = as_tensor(x)
-        if x.ndim not in self._letters or x.shape[1] != self.num_features:
-            expected = " or ".join(self._letters.values()).replace("C", str(self.num_features))
+        last = self.layout == "NHWC"
+        if x.ndim not in self._letters or x.shape[-1 if last else 1] != self.num_features:
+            orders = ((more, "C") if last else ("C", more) for more in self._letters.values())
+            shapes = (f"[{', '.join(filter(None, ('N', *order)))}]" for order in orders)
+            expected = " or ".join(shapes).replace("C", str(self.num_features))
             raise ValueError(f"[{type(self).__name__}] x has shape {x.shape}, expected {expected}")
         by_batch = self.training or not self.track_running_stats
         mean = self.running_mean if self.track_running_stats else None
@@ -99,6 +104,7 @@ class _BatchNorm(Module):
             self.eps,
             residual=residual,
             activation=self.activation,
+            layout=self.layout,
         )
 
     def extra_repr(self) -> str:
@@ -106,7 +112,8 @@ class _BatchNorm(Module):
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"track_running_stats={self.track_running_stats}"
         )
-        return text if self.activation is None else f"{text}, activation={self.activation!r}"
+        text += "" if self.activation is None else f", activation={self.activation!r}"
+        return text if self.layout == "NCHW" else f"{text}, layout={self.layout!r}"
 
 
 class BatchNorm1d(_BatchNorm):
@@ -115,30 +122,32 @@ class BatchNorm1d(_BatchNorm):
     Parameters, buffers and their keys are PyTorch's. In training by the batch's statistics, of which running
     means are kept with `momentum` (None: the mean of all batches); in evaluation by these. A call takes a
     `residual` of x's shape, added before activation None or "relu", all in one pass. Raises ValueError for
-    sizes that do not fit and, in training, for one value per channel. With a 16-bit dtype parameters and
+    sizes that do not fit and, in training, for one value per channel. With layout "NHWC" the channels lie
+    last, x [N, ..., C]. With a 16-bit dtype parameters and
     buffers are float32, as after `to`.
     """
 
-    _letters: ClassVar[dict[int, str]] = {2: "[N, C]", 3: "[N, C, L]"}
+    _letters: ClassVar[dict[int, str]] = {2: "", 3: "L"}
 
 
 class BatchNorm2d(_BatchNorm):
     """x [N, C, H, W] normalised over the batch and its pixels in each channel; otherwise as BatchNorm1d."""
 
-    _letters: ClassVar[dict[int, str]] = {4: "[N, C, H, W]"}
+    _letters: ClassVar[dict[int, str]] = {4: "H, W"}
 
 
 class BatchNorm3d(_BatchNorm):
     """x [N, C, D, H, W] normalised over the batch and its voxels in each channel; else as BatchNorm1d."""
 
-    _letters: ClassVar[dict[int, str]] = {5: "[N, C, D, H, W]"}
+    _letters: ClassVar[dict[int, str]] = {5: "D, H, W"}
 
 
 class LocalResponseNorm(Module):
     """x / (k + alpha * (mean of x^2 over `size` neighbouring channels))^beta for x [N, C, ...].
 
     average: alpha is for the mean, as in PyTorch and Caffe; False: for the sum, as Krizhevsky et al. (2012)
-    write it. Raises ValueError for a size below 1, a negative alpha or beta, and a k that is not above 0.
+    write it. layout "NHWC": the channels lie last, x [N, ..., C]. Raises ValueError for a size below 1, a
+    negative alpha or beta, and a k that is not above 0.
     """
 
     def __init__(
@@ -149,6 +158,7 @@ class LocalResponseNorm(Module):
         k: float = 1.0,
         *,
         average: bool = True,
+        layout: str = "NCHW",
     ) -> None:
         check_positive("LocalResponseNorm", size=size)
         for name, value in (("alpha", alpha), ("beta", beta)):
@@ -161,10 +171,13 @@ class LocalResponseNorm(Module):
         self.beta = beta
         self.k = k
         self.average = average
+        self.layout = check_layout("LocalResponseNorm", layout)
 
     def forward(self, x: Any) -> Tensor:
-        return F.local_response_norm(x, self.size, self.alpha, self.beta, self.k, average=self.average)
+        numbers = (self.size, self.alpha, self.beta, self.k)
+        return F.local_response_norm(x, *numbers, average=self.average, layout=self.layout)
 
     def extra_repr(self) -> str:
         text = f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
-        return text if self.average else f"{text}, average=False"
+        text += "" if self.average else ", average=False"
+        return text if self.layout == "NCHW" else f"{text}, layout={self.layout!r}"

@@ -1,11 +1,11 @@
-"""Pooling over windows of [N, C, H, W] and of [N, C, L]."""
+"""Pooling over windows of [N, C, H, W], with layout "NHWC" of [N, H, W, C], and of [N, C, L]."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from fastarch.nn import functional as F
-from fastarch.nn.layers.checks import pair
+from fastarch.nn.layers.checks import check_layout, pair
 from fastarch.nn.module import Module
 from fastarch.tensors import Tensor, as_tensor
 
@@ -23,21 +23,24 @@ class MaxPool2d(Module):
         dilation: Any = 1,
         *,
         ceil_mode: bool = False,
+        layout: str = "NCHW",
     ) -> None:
         self.kernel_size = pair("MaxPool2d", "kernel_size", kernel_size, 1)
         self.stride = self.kernel_size if stride is None else pair("MaxPool2d", "stride", stride, 1)
         self.padding = pair("MaxPool2d", "padding", padding, 0)
         self.dilation = pair("MaxPool2d", "dilation", dilation, 1)
         self.ceil_mode = ceil_mode
+        self.layout = check_layout("MaxPool2d", layout)
 
     def forward(self, x: Any) -> Tensor:
-        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        window = (self.kernel_size, self.stride, self.padding, self.dilation)
+        return F.max_pool2d(x, *window, self.ceil_mode, layout=self.layout)
 
     def extra_repr(self) -> str:
         return (
             f"kernel_size={_short(self.kernel_size)}, stride={_short(self.stride)}, "
             f"padding={_short(self.padding)}, dilation={_short(self.dilation)}, ceil_mode={self.ceil_mode}"
-        )
+        ) + _other(self.layout)
 
 
 class AvgPool2d(Module):
@@ -52,23 +55,25 @@ class AvgPool2d(Module):
         padding: Any = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
+        *,
+        layout: str = "NCHW",
     ) -> None:
         self.kernel_size = pair("AvgPool2d", "kernel_size", kernel_size, 1)
         self.stride = self.kernel_size if stride is None else pair("AvgPool2d", "stride", stride, 1)
         self.padding = pair("AvgPool2d", "padding", padding, 0)
         self.ceil_mode = ceil_mode
         self.count_include_pad = count_include_pad
+        self.layout = check_layout("AvgPool2d", layout)
 
     def forward(self, x: Any) -> Tensor:
-        return F.avg_pool2d(
-            x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
-        )
+        window = (self.kernel_size, self.stride, self.padding)
+        return F.avg_pool2d(x, *window, self.ceil_mode, self.count_include_pad, layout=self.layout)
 
     def extra_repr(self) -> str:
         return (
             f"kernel_size={_short(self.kernel_size)}, stride={_short(self.stride)}, "
             f"padding={_short(self.padding)}"
-        )
+        ) + _other(self.layout)
 
 
 class AdaptiveAvgPool2d(Module):
@@ -76,14 +81,15 @@ class AdaptiveAvgPool2d(Module):
     dimension.
     """
 
-    def __init__(self, output_size: Any) -> None:
+    def __init__(self, output_size: Any, *, layout: str = "NCHW") -> None:
         self.output_size = output_size
+        self.layout = check_layout("AdaptiveAvgPool2d", layout)
 
     def forward(self, x: Any) -> Tensor:
-        return F.adaptive_avg_pool2d(x, self.output_size)
+        return F.adaptive_avg_pool2d(x, self.output_size, layout=self.layout)
 
     def extra_repr(self) -> str:
-        return f"output_size={self.output_size}"
+        return f"output_size={self.output_size}" + _other(self.layout)
 
 
 class AdaptiveMaxPool2d(Module):
@@ -91,14 +97,19 @@ class AdaptiveMaxPool2d(Module):
     dimension.
     """
 
-    def __init__(self, output_size: Any) -> None:
+    def __init__(self, output_size: Any, *, layout: str = "NCHW") -> None:
         self.output_size = output_size
+        self.layout = check_layout("AdaptiveMaxPool2d", layout)
 
     def forward(self, x: Any) -> Tensor:
-        return F.adaptive_max_pool2d(x, self.output_size)
+        return F.adaptive_max_pool2d(x, self.output_size, layout=self.layout)
 
     def extra_repr(self) -> str:
-        return f"output_size={self.output_size}"
+        return f"output_size={self.output_size}" + _other(self.layout)
+
+
+def _other(layout: str) -> str:
+    return "" if layout == "NCHW" else f", layout={layout!r}"
 
 
 class _Pool1d(Module):
