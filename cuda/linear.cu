@@ -3,6 +3,7 @@
 //   y  [m, out]  = x    [m, in]  * weight^T [in, out], then bias and activation
 //   dx [m, in]   = dy   [m, out] * weight   [out, in]
 //   dw [out, in] = dy^T [out, m] * x        [m, in];  db = the row sums of dy^T, in the same pass
+#include "gemm/dense.h"
 #include "gemm/matrix.h"
 #include "gemm/mma.h"
 #include "ops/linear.h"
@@ -10,23 +11,34 @@
 namespace fastarch::cuda {
 namespace {
 
+// A result whose sums are stored as they are, wider than the operands.
+struct Sums {
+  float* out;  // [M, N], overwritten
+  int64_t pitch;
+
+  __device__ __forceinline__ float* column(int64_t n) const { return out + n; }
+  __device__ __forceinline__ void store(int64_t m, float* column, float sum) const {
+    column[m * pitch] = sum;
+  }
+};
+
 // One product of dense operands; AAlongK: A's rows, BAlongK: B's columns are contiguous in memory.
-template <class T, bool AAlongK, bool BAlongK, bool RowSums>
+template <class T, bool AAlongK, bool BAlongK, bool RowSums, class Result = MatrixResult<T>>
 struct Product {
   using Value = T;
   static constexpr bool kRowSums = RowSums;
 
-  using Parts = Operands<Matrix<T, AAlongK>, Matrix<T, BAlongK>, MatrixResult<T>, T>;
+  using Parts = Operands<Matrix<T, AAlongK>, Matrix<T, BAlongK>, Result, T>;
 
   Parts operands;
 
   __device__ __forceinline__ const Parts& at(int) const { return operands; }
 };
 
-template <class T>
-using Forward = Product<T, true, true, false>;
-template <class T>
-using InputGradient = Product<T, true, false, false>;
+template <class T, class Result = MatrixResult<T>>
+using Forward = Product<T, true, true, false, Result>;
+template <class T, class Result = MatrixResult<T>>
+using InputGradient = Product<T, true, false, false, Result>;
 template <class T>
 using WeightGradient = Product<T, false, false, true>;
 
@@ -55,6 +67,20 @@ void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, in
   multiply("linear_backward_weight", problem, {1, out, in, m}, db != nullptr, stream, precision);
 }
 
+template <class T>
+void linear_forward_wide(const T* x, const T* weight, float* y, int64_t m, int64_t in, int64_t out,
+                         Stream stream) {
+  const Forward<T, Sums> problem{{{x, m, in, in}, {weight, out, in, in}, {y, out}, m, out, in}};
+  multiply("linear_forward", problem, {1, m, out, in}, false, stream, Precision::float32);
+}
+
+template <class T>
+void linear_backward_input_wide(const T* dy, const T* weight, float* dx, int64_t m, int64_t in, int64_t out,
+                                Stream stream) {
+  const InputGradient<T, Sums> problem{{{dy, m, out, out}, {weight, in, out, in}, {dx, in}, m, in, out}};
+  multiply("linear_backward_input", problem, {1, m, in, out}, false, stream, Precision::float32);
+}
+
 #define INSTANTIATE(T)                                                                                       \
   template void linear_forward(const T*, const T*, const T*, T*, int64_t, int64_t, int64_t, Activation,      \
                                Precision, Stream);                                                           \
@@ -66,5 +92,12 @@ INSTANTIATE(double)
 INSTANTIATE(float16)
 INSTANTIATE(bfloat16)
 #undef INSTANTIATE
+
+#define INSTANTIATE_WIDE(T)                                                                         \
+  template void linear_forward_wide(const T*, const T*, float*, int64_t, int64_t, int64_t, Stream); \
+  template void linear_backward_input_wide(const T*, const T*, float*, int64_t, int64_t, int64_t, Stream);
+INSTANTIATE_WIDE(float16)
+INSTANTIATE_WIDE(bfloat16)
+#undef INSTANTIATE_WIDE
 
 }  // namespace fastarch::cuda

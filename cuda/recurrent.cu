@@ -3,6 +3,7 @@
 #include "ops/recurrent.h"
 #include "recurrent/cluster.h"
 #include "recurrent/persistent.h"
+#include "recurrent/persistent_mma.h"
 #include "recurrent/step.h"
 
 namespace fastarch::cuda {
@@ -34,13 +35,25 @@ void run(const char* name, const Recurrence& recurrence, Algorithm algorithm, Pe
 
 }  // namespace
 
+bool recurrent_takes_halves() { return tensor_cores(); }
+
 template <class T>
-void recurrent_forward(const T* w_hh, const T* b_n, T* gates, T* h, T* c, T* y, T* extra,
+void recurrent_forward(const T* w_hh, const T* b_n, T* gates, T* h, Wide<T>* c, T* y, T* extra,
                        const Recurrence& recurrence, Algorithm algorithm, Stream stream) {
   run(
       "recurrent_forward", recurrence, algorithm,
-      [&] { return forward_persistent(w_hh, b_n, gates, h, c, y, extra, recurrence, stream); },
-      [&] { return forward_clusters(w_hh, b_n, gates, h, c, y, extra, recurrence, stream); },
+      [&] {
+        if constexpr (kIsHalf<T>)
+          return forward_persistent_mma(w_hh, b_n, gates, h, c, y, extra, recurrence, stream);
+        else
+          return forward_persistent(w_hh, b_n, gates, h, c, y, extra, recurrence, stream);
+      },
+      [&] {
+        if constexpr (kIsHalf<T>)
+          return false;
+        else
+          return forward_clusters(w_hh, b_n, gates, h, c, y, extra, recurrence, stream);
+      },
       [&] {
         if (recurrence.cell == Cell::gru_reset_before)
           forward_steps_reset_before(w_hh, gates, h, y, recurrence, stream);
@@ -50,22 +63,31 @@ void recurrent_forward(const T* w_hh, const T* b_n, T* gates, T* h, T* c, T* y, 
 }
 
 template <class T>
-void recurrent_backward(const T* w_hh, const T* gates, const T* dy, const T* extra, const T* previous, T* dh,
-                        T* dc, T* da, T* da_h, const Recurrence& recurrence, Algorithm algorithm,
-                        Stream stream) {
+void recurrent_backward(const T* w_hh, const T* gates, const T* dy, const T* extra, const T* previous,
+                        Wide<T>* dh, Wide<T>* dc, T* da, T* da_h, const Recurrence& recurrence,
+                        Algorithm algorithm, Stream stream) {
+  const auto with = [&](auto&& backward) {
+    return backward(w_hh, gates, dy, extra, previous, dh, dc, da, da_h, recurrence, stream);
+  };
   run(
       "recurrent_backward", recurrence, algorithm,
       [&] {
-        return backward_persistent(w_hh, gates, dy, extra, previous, dh, dc, da, da_h, recurrence, stream);
+        if constexpr (kIsHalf<T>)
+          return with(backward_persistent_mma<T>);
+        else
+          return with(backward_persistent<T>);
       },
       [&] {
-        return backward_clusters(w_hh, gates, dy, extra, previous, dh, dc, da, da_h, recurrence, stream);
+        if constexpr (kIsHalf<T>)
+          return false;
+        else
+          return with(backward_clusters<T>);
       },
       [&] {
         if (recurrence.cell == Cell::gru_reset_before)
           backward_steps_reset_before(w_hh, gates, dy, previous, dh, da, recurrence, stream);
         else
-          backward_steps(w_hh, gates, dy, extra, previous, dh, dc, da, da_h, recurrence, stream);
+          with(backward_steps<T>);
       });
 }
 
@@ -89,17 +111,24 @@ void recurrent_gates_backward(const T* gates, const T* extra, const T* previous,
   });
 }
 
-#define INSTANTIATE(T)                                                                                  \
-  template void recurrent_forward(const T*, const T*, T*, T*, T*, T*, T*, const Recurrence&, Algorithm, \
-                                  Stream);                                                              \
-  template void recurrent_backward(const T*, const T*, const T*, const T*, const T*, T*, T*, T*, T*,    \
-                                   const Recurrence&, Algorithm, Stream);                               \
-  template void recurrent_gates_forward(const T*, const T*, const T*, T*, T*, T*, T*, Cell, int64_t,    \
-                                        int64_t, Stream);                                               \
-  template void recurrent_gates_backward(const T*, const T*, const T*, T*, T*, T*, T*, Cell, int64_t,   \
-                                         int64_t, Stream);
+#define INSTANTIATE(T)                                                                                       \
+  template void recurrent_forward(const T*, const T*, T*, T*, Wide<T>*, T*, T*, const Recurrence&,           \
+                                  Algorithm, Stream);                                                        \
+  template void recurrent_backward(const T*, const T*, const T*, const T*, const T*, Wide<T>*, Wide<T>*, T*, \
+                                   T*, const Recurrence&, Algorithm, Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)
+INSTANTIATE(float16)
+INSTANTIATE(bfloat16)
 #undef INSTANTIATE
+
+#define INSTANTIATE_GATES(T)                                                                          \
+  template void recurrent_gates_forward(const T*, const T*, const T*, T*, T*, T*, T*, Cell, int64_t,  \
+                                        int64_t, Stream);                                             \
+  template void recurrent_gates_backward(const T*, const T*, const T*, T*, T*, T*, T*, Cell, int64_t, \
+                                         int64_t, Stream);
+INSTANTIATE_GATES(float)
+INSTANTIATE_GATES(double)
+#undef INSTANTIATE_GATES
 
 }  // namespace fastarch::cuda

@@ -58,12 +58,29 @@ ArrayView only_if(bool wanted, Operands& operands, py::handle object, const char
                : operands.in_or_none(object, name, {rows, width});
 }
 
+// A state or gradient that steps hand on in the type of sums, float32 for 16-bit operands.
+ArrayView wide_out(Operands& operands, py::handle object, const char* name,
+                   std::initializer_list<int64_t> shape = {}) {
+  const ArrayView view = operands.out_any(object, name, shape);
+  const DType expected = item_size(operands.dtype()) == 2 ? DType::float32 : operands.dtype();
+  check(view.dtype == expected, operands.op(), name, " has dtype ", dtype_name(view.dtype), ", expected ",
+        dtype_name(expected));
+  return view;
+}
+
+ArrayView wide_only_if(bool wanted, Operands& operands, py::handle object, const char* name, int64_t rows,
+                       int64_t width) {
+  check(wanted == !object.is_none(), operands.op(), name, wanted ? " is None" : " is given",
+        " for this cell");
+  return wanted ? wide_out(operands, object, name, {rows, width}) : ArrayView{};
+}
+
 bool is_gru(Cell cell) { return cell == Cell::gru || cell == Cell::gru_reset_before; }
 
 void recurrent_forward(py::handle w_hh, py::handle b_n, py::handle gates, py::handle h, py::handle c,
                        py::handle y, py::handle extra, int cell, const std::vector<int64_t>& sizes,
                        bool reverse, int algorithm, uintptr_t stream) {
-  Operands operands("recurrent_forward", kMemory);
+  Operands operands("recurrent_forward", kMemory, device::kHalves);
   const ArrayView vw = operands.in(w_hh, "w_hh"), vh = operands.out(h, "h");
   const Shapes shapes(operands, vw, vh, cell, sizes, reverse);
   const Recurrence& recurrence = shapes.recurrence;
@@ -72,14 +89,14 @@ void recurrent_forward(py::handle w_hh, py::handle b_n, py::handle gates, py::ha
   const ArrayView vb = operands.in_or_none(b_n, "b_n", {units});
   check(gru || !vb.data, operands.op(), "b_n is given for this cell");
   const ArrayView va = operands.out(gates, "gates", {shapes.rows, shapes.width});
-  const ArrayView vc = only_if(lstm, operands, c, "c", n, units, true);
+  const ArrayView vc = wide_only_if(lstm, operands, c, "c", n, units);
   const ArrayView vy = operands.out(y, "y", {shapes.rows, units});
   const ArrayView ve = only_if(lstm || gru, operands, extra, "extra", shapes.rows, units, true);
   const Algorithm chosen = algorithm_of(operands.op(), algorithm);
   py::gil_scoped_release unlocked;
-  dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+  device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
     device::recurrent_forward(data<T>(vw), data<T>(vb), mutable_data<T>(va), mutable_data<T>(vh),
-                              mutable_data<T>(vc), mutable_data<T>(vy), mutable_data<T>(ve), recurrence,
+                              mutable_data<Wide<T>>(vc), mutable_data<T>(vy), mutable_data<T>(ve), recurrence,
                               chosen, as_stream(stream));
   });
 }
@@ -88,8 +105,8 @@ void recurrent_backward(py::handle w_hh, py::handle gates, py::handle dy, py::ha
                         py::handle previous, py::handle dh, py::handle dc, py::handle da, py::handle da_h,
                         int cell, const std::vector<int64_t>& sizes, bool reverse, int algorithm,
                         uintptr_t stream) {
-  Operands operands("recurrent_backward", kMemory);
-  const ArrayView vw = operands.in(w_hh, "w_hh"), vdh = operands.out(dh, "dh");
+  Operands operands("recurrent_backward", kMemory, device::kHalves);
+  const ArrayView vw = operands.in(w_hh, "w_hh"), vdh = wide_out(operands, dh, "dh");
   const Shapes shapes(operands, vw, vdh, cell, sizes, reverse);
   const Recurrence& recurrence = shapes.recurrence;
   const int64_t n = recurrence.sequences, units = recurrence.units, rows = shapes.rows;
@@ -99,14 +116,14 @@ void recurrent_backward(py::handle w_hh, py::handle gates, py::handle dy, py::ha
   const ArrayView ve = only_if(lstm || gru, operands, extra, "extra", rows, units, false);
   const ArrayView vp =
       only_if(lstm || is_gru(recurrence.cell), operands, previous, "previous", rows, units, false);
-  const ArrayView vdc = only_if(lstm, operands, dc, "dc", n, units, true);
+  const ArrayView vdc = wide_only_if(lstm, operands, dc, "dc", n, units);
   const ArrayView vda = operands.out(da, "da", {rows, shapes.width});
   const ArrayView vdah = only_if(gru, operands, da_h, "da_h", rows, shapes.width, true);
   const Algorithm chosen = algorithm_of(operands.op(), algorithm);
   py::gil_scoped_release unlocked;
-  dispatch_float(operands.dtype(), operands.op(), [&]<class T>() {
+  device::dispatch(operands.dtype(), operands.op(), [&]<class T>() {
     device::recurrent_backward(data<T>(vw), data<T>(va), data<T>(vdy), data<T>(ve), data<T>(vp),
-                               mutable_data<T>(vdh), mutable_data<T>(vdc), mutable_data<T>(vda),
+                               mutable_data<Wide<T>>(vdh), mutable_data<Wide<T>>(vdc), mutable_data<T>(vda),
                                mutable_data<T>(vdah), recurrence, chosen, as_stream(stream));
   });
 }
@@ -180,4 +197,6 @@ void bind_recurrent(py::module_& m) {
   m.def("recurrent_gates_backward", &recurrent_gates_backward, py::arg("gates"), py::arg("extra").none(true),
         py::arg("previous").none(true), py::arg("dh"), py::arg("dc").none(true), py::arg("da"),
         py::arg("da_h").none(true), py::arg("cell"), stream);
+  m.def("recurrent_takes_halves", &device::recurrent_takes_halves);
+  takes_halves(m, {"recurrent_forward", "recurrent_backward"});
 }

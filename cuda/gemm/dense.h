@@ -1,6 +1,7 @@
 // Products of dense row-major matrices as functions, for kernels that go on from their results. They are
 // compiled once, by linear.cu, whose contract describes them.
 #pragma once
+#include "core/half.h"
 #include "core/types.h"
 
 namespace fastarch::cuda {
@@ -15,6 +16,14 @@ template <class T>
 void linear_backward_input(const T* dy, const T* weight, T* dx, int64_t m, int64_t in, int64_t out,
                            Precision precision, Stream stream);
 
+// The same of 16-bit operands, with the sums as they are: not rounded, without bias and activation.
+template <class T>
+void linear_forward_wide(const T* x, const T* weight, float* y, int64_t m, int64_t in, int64_t out,
+                         Stream stream);
+template <class T>
+void linear_backward_input_wide(const T* dy, const T* weight, float* dx, int64_t m, int64_t in, int64_t out,
+                                Stream stream);
+
 // In float32 or float64 throughout.
 template <class T>
 void linear_forward(const T* x, const T* weight, const T* bias, T* y, int64_t m, int64_t in, int64_t out,
@@ -25,6 +34,24 @@ template <class T>
 void linear_backward_input(const T* dy, const T* weight, T* dx, int64_t m, int64_t in, int64_t out,
                            Stream stream) {
   linear_backward_input(dy, weight, dx, m, in, out, Precision::float32, stream);
+}
+
+// For every float type: the product in the type of its sums.
+template <class T>
+void product_forward(const T* x, const T* weight, Compute<T>* y, int64_t m, int64_t in, int64_t out,
+                     Stream stream) {
+  if constexpr (kIsHalf<T>)
+    linear_forward_wide(x, weight, y, m, in, out, stream);
+  else
+    linear_forward<T>(x, weight, nullptr, y, m, in, out, Activation::none, stream);
+}
+template <class T>
+void product_backward_input(const T* dy, const T* weight, Compute<T>* dx, int64_t m, int64_t in, int64_t out,
+                            Stream stream) {
+  if constexpr (kIsHalf<T>)
+    linear_backward_input_wide(dy, weight, dx, m, in, out, stream);
+  else
+    linear_backward_input(dy, weight, dx, m, in, out, stream);
 }
 
 }  // namespace fastarch::cuda

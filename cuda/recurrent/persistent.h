@@ -85,13 +85,7 @@ __global__ void __launch_bounds__(kPersistentThreads, 1)
     known = n;
     grid_sync();
   }
-  // A sequence's last state is that of the last step that has it; in reverse, every one's is the first step.
-  for (int64_t i = global_thread(); i < int64_t{steps.sequences} * units; i += grid_threads()) {
-    const int row = static_cast<int>(i / units);
-    int t = steps.visited(steps.steps - 1);
-    while (t >= 0 && steps.rows(t) <= row) --t;
-    if (t >= 0) h[i] = y[steps.first(t) * units + i];
-  }
+  keep_last_states(steps, units, y, h);
 }
 
 template <class Cell, int Rows, class T>

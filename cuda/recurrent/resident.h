@@ -51,6 +51,18 @@ struct Steps {
   }
 };
 
+// h [N, H] = the last state of every sequence, that of the last step that has it; in reverse, every one's is
+// the first step. For all threads of a grid.
+template <class T>
+__device__ __forceinline__ void keep_last_states(const Steps& steps, int units, const T* y, T* h) {
+  for (int64_t i = global_thread(); i < int64_t{steps.sequences} * units; i += grid_threads()) {
+    const int row = static_cast<int>(i / units);
+    int t = steps.visited(steps.steps - 1);
+    while (t >= 0 && steps.rows(t) <= row) --t;
+    if (t >= 0) h[i] = y[steps.first(t) * units + i];
+  }
+}
+
 // Offsets travel as kernel arguments, which a CUDA graph keeps: a copy from the host would have to outlive
 // it.
 struct OffsetsPart {

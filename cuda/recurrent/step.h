@@ -2,6 +2,7 @@
 #pragma once
 #include "core/buffer.h"
 #include "core/divide.h"
+#include "core/half.h"
 #include "gemm/dense.h"
 #include "ops/recurrent.h"
 #include "recurrent/cells.h"
@@ -10,47 +11,57 @@ namespace fastarch::cuda {
 
 constexpr int kStepThreads = 256;
 
+// Element i of an array that may be null: zero then.
+template <class T>
+__device__ __forceinline__ Wide<T> widen_or_zero(const T* array, int64_t i) {
+  return array ? widen(array[i]) : Wide<T>(0);
+}
+
 // Step by step means many small launches: element i is unit i % H of row i / H.
 template <class Cell, class T>
-__global__ void forward_cell_kernel(T* gates, const T* product, const T* b_n, const T* before, T* h, T* c,
-                                    T* y, T* extra, int64_t size, int64_t units, Divider by_units) {
+__global__ void forward_cell_kernel(T* gates, const Wide<T>* product, const T* b_n, const T* before, T* h,
+                                    Wide<T>* c, T* y, T* extra, int64_t size, int64_t units,
+                                    Divider by_units) {
+  using S = Wide<T>;
   for (int64_t i = global_thread(); i < size; i += grid_threads()) {
     const int64_t row = by_units.quotient(i), unit = i - row * units;
     const int64_t first = row * Cell::kGates * units + unit;
-    T a[Cell::kGates], p[Cell::kGates];
+    S a[Cell::kGates], p[Cell::kGates];
 #pragma unroll
     for (int g = 0; g < Cell::kGates; ++g) {
-      a[g] = gates[first + g * units];
+      a[g] = widen(gates[first + g * units]);
       p[g] = product[first + g * units];
     }
-    T more = c ? c[i] : T(0);
-    const T next = Cell::forward(a, p, b_n ? b_n[unit] : T(0), before ? before[i] : T(0), more);
+    S more = c ? c[i] : S(0);
+    const T next = narrow<T>(Cell::forward(a, p, widen_or_zero(b_n, unit), widen_or_zero(before, i), more));
 #pragma unroll
-    for (int g = 0; g < Cell::kGates; ++g) gates[first + g * units] = a[g];
+    for (int g = 0; g < Cell::kGates; ++g) gates[first + g * units] = narrow<T>(a[g]);
     if (c) c[i] = more;
-    if (extra) extra[i] = more;
+    if (extra) extra[i] = narrow<T>(more);
     if (h) h[i] = next;
     y[i] = next;
   }
 }
 
 template <class Cell, class T>
-__global__ void backward_cell_kernel(const T* gates, const T* dy, const T* extra, const T* previous, T* dh,
-                                     T* dc, T* da, T* da_h, int64_t size, int64_t units, Divider by_units) {
+__global__ void backward_cell_kernel(const T* gates, const T* dy, const T* extra, const T* previous,
+                                     Wide<T>* dh, Wide<T>* dc, T* da, T* da_h, int64_t size, int64_t units,
+                                     Divider by_units) {
+  using S = Wide<T>;
   for (int64_t i = global_thread(); i < size; i += grid_threads()) {
     const int64_t row = by_units.quotient(i), unit = i - row * units;
     const int64_t first = row * Cell::kGates * units + unit;
-    T a[Cell::kGates], d[Cell::kGates], d_h[Cell::kGates];
+    S a[Cell::kGates], d[Cell::kGates], d_h[Cell::kGates];
 #pragma unroll
-    for (int g = 0; g < Cell::kGates; ++g) a[g] = gates[first + g * units];
-    T more = dc ? dc[i] : T(0);
-    dh[i] = Cell::backward(a, extra ? extra[i] : T(0), previous ? previous[i] : T(0),
-                           dh[i] + (dy ? dy[i] : T(0)), more, d, d_h);
+    for (int g = 0; g < Cell::kGates; ++g) a[g] = widen(gates[first + g * units]);
+    S more = dc ? dc[i] : S(0);
+    dh[i] = Cell::backward(a, widen_or_zero(extra, i), widen_or_zero(previous, i),
+                           dh[i] + widen_or_zero(dy, i), more, d, d_h);
     if (dc) dc[i] = more;
 #pragma unroll
     for (int g = 0; g < Cell::kGates; ++g) {
-      da[first + g * units] = d[g];
-      if (Cell::kOwnProductGradient) da_h[first + g * units] = d_h[g];
+      da[first + g * units] = narrow<T>(d[g]);
+      if (Cell::kOwnProductGradient) da_h[first + g * units] = narrow<T>(d_h[g]);
     }
   }
 }
@@ -64,28 +75,29 @@ __global__ void add_kernel(T* sum, const T* more, int64_t size) {
 
 // r and z, and r h for the second product.
 template <class T>
-__global__ void forward_reset_kernel(T* gates, const T* product, const T* h, T* reset_h, int64_t size,
+__global__ void forward_reset_kernel(T* gates, const Wide<T>* product, const T* h, T* reset_h, int64_t size,
                                      int64_t units, Divider by_units) {
   for (int64_t i = global_thread(); i < size; i += grid_threads()) {
     const int64_t row = by_units.quotient(i), unit = i - row * units;
     T* const a = gates + row * 3 * units + unit;
-    const T* const p = product + row * 2 * units + unit;
-    const T r = sigmoid(a[0] + p[0]);
-    a[0] = r;
-    a[units] = sigmoid(a[units] + p[units]);
-    reset_h[i] = r * h[i];
+    const Wide<T>* const p = product + row * 2 * units + unit;
+    const Wide<T> r = sigmoid(widen(a[0]) + p[0]);
+    a[0] = narrow<T>(r);
+    a[units] = narrow<T>(sigmoid(widen(a[units]) + p[units]));
+    reset_h[i] = narrow<T>(r * widen(h[i]));
   }
 }
 
 // n, and the next h; product = w_hn (r h).
 template <class T>
-__global__ void forward_new_kernel(T* gates, const T* product, T* h, T* y, int64_t size, int64_t units,
+__global__ void forward_new_kernel(T* gates, const Wide<T>* product, T* h, T* y, int64_t size, int64_t units,
                                    Divider by_units) {
   for (int64_t i = global_thread(); i < size; i += grid_threads()) {
     const int64_t row = by_units.quotient(i), unit = i - row * units;
     T* const a = gates + row * 3 * units + unit;
-    const T n = tanh(a[2 * units] + product[i]), next = n + a[units] * (h[i] - n);
-    a[2 * units] = n;
+    const Wide<T> n = tanh(widen(a[2 * units]) + product[i]);
+    const T next = narrow<T>(n + widen(a[units]) * (widen(h[i]) - n));
+    a[2 * units] = narrow<T>(n);
     h[i] = next;
     y[i] = next;
   }
@@ -93,16 +105,18 @@ __global__ void forward_new_kernel(T* gates, const T* product, T* h, T* y, int64
 
 // The gradients of n and z; d_new: that of n once more, dense, for the product with w_hn.
 template <class T>
-__global__ void backward_new_kernel(const T* gates, const T* dy, const T* previous, T* dh, T* da, T* d_new,
-                                    int64_t size, int64_t units, Divider by_units) {
+__global__ void backward_new_kernel(const T* gates, const T* dy, const T* previous, Wide<T>* dh, T* da,
+                                    T* d_new, int64_t size, int64_t units, Divider by_units) {
+  using S = Wide<T>;
   for (int64_t i = global_thread(); i < size; i += grid_threads()) {
     const int64_t row = by_units.quotient(i), unit = i - row * units;
     const int64_t first = row * 3 * units + unit;
-    const T z = gates[first + units], n = gates[first + 2 * units], d = dh[i] + (dy ? dy[i] : T(0));
-    const T dn = d * (T(1) - z) * (T(1) - n * n);
+    const S z = widen(gates[first + units]), n = widen(gates[first + 2 * units]);
+    const S d = dh[i] + widen_or_zero(dy, i);
+    const T dn = narrow<T>(d * (S(1) - z) * (S(1) - n * n));
     da[first + 2 * units] = dn;
     d_new[i] = dn;
-    da[first + units] = d * (previous[i] - n) * z * (T(1) - z);
+    da[first + units] = narrow<T>(d * (widen(previous[i]) - n) * z * (S(1) - z));
     dh[i] = d * z;
   }
 }
@@ -110,12 +124,14 @@ __global__ void backward_new_kernel(const T* gates, const T* dy, const T* previo
 // The gradient of r from that of r h; d_both: r's and z's once more, dense, for the product with their
 // weights.
 template <class T>
-__global__ void backward_reset_kernel(const T* gates, const T* previous, const T* d_reset_h, T* dh, T* da,
-                                      T* d_both, int64_t size, int64_t units, Divider by_units) {
+__global__ void backward_reset_kernel(const T* gates, const T* previous, const Wide<T>* d_reset_h,
+                                      Wide<T>* dh, T* da, T* d_both, int64_t size, int64_t units,
+                                      Divider by_units) {
   for (int64_t i = global_thread(); i < size; i += grid_threads()) {
     const int64_t row = by_units.quotient(i), unit = i - row * units;
     const int64_t first = row * 3 * units + unit;
-    const T r = gates[first], dr = d_reset_h[i] * previous[i] * r * (T(1) - r);
+    const Wide<T> r = widen(gates[first]);
+    const T dr = narrow<T>(d_reset_h[i] * widen(previous[i]) * r * (Wide<T>(1) - r));
     da[first] = dr;
     d_both[row * 2 * units + unit] = dr;
     d_both[row * 2 * units + units + unit] = da[first + units];
@@ -153,16 +169,16 @@ T* at_row(T* array, int64_t row, int64_t width) {
 }
 
 template <class T>
-void forward_steps(const T* w_hh, const T* b_n, T* gates, T* h, T* c, T* y, T* extra,
+void forward_steps(const T* w_hh, const T* b_n, T* gates, T* h, Wide<T>* c, T* y, T* extra,
                    const Recurrence& recurrence, Stream stream) {
   const int64_t units = recurrence.units, width = gates_of(recurrence.cell) * units;
-  const Buffer<T> product(recurrence.sequences * width, stream);
+  const Buffer<Wide<T>> product(recurrence.sequences * width, stream);
   with_cell(recurrence.cell, [&]<class Cell>() {
     each_step(recurrence, recurrence.reverse, [&](int64_t rows, int64_t first) {
-      linear_forward<T>(h, w_hh, nullptr, product.data(), rows, units, width, Activation::none, stream);
+      product_forward(static_cast<const T*>(h), w_hh, product.data(), rows, units, width, stream);
       launch_rows("recurrent_forward", forward_cell_kernel<Cell, T>, rows, units, stream,
-                  gates + first * width, static_cast<const T*>(product.data()), b_n, static_cast<const T*>(h),
-                  h, c, y + first * units, at_row(extra, first, units));
+                  gates + first * width, static_cast<const Wide<T>*>(product.data()), b_n,
+                  static_cast<const T*>(h), h, c, y + first * units, at_row(extra, first, units));
     });
   });
 }
@@ -172,25 +188,25 @@ void forward_steps_reset_before(const T* w_hh, T* gates, T* h, T* y, const Recur
                                 Stream stream) {
   const int64_t units = recurrence.units, both = 2 * units, n = recurrence.sequences;
   const T* const w_n = w_hh + both * units;
-  const Buffer<T> product(n * both, stream), reset_h(n * units, stream);
+  const Buffer<Wide<T>> product(n * both, stream);
+  const Buffer<T> reset_h(n * units, stream);
   each_step(recurrence, recurrence.reverse, [&](int64_t rows, int64_t first) {
     T* const a = gates + first * 3 * units;
-    linear_forward<T>(h, w_hh, nullptr, product.data(), rows, units, both, Activation::none, stream);
+    product_forward(static_cast<const T*>(h), w_hh, product.data(), rows, units, both, stream);
     launch_rows("recurrent_forward", forward_reset_kernel<T>, rows, units, stream, a,
-                static_cast<const T*>(product.data()), static_cast<const T*>(h), reset_h.data());
-    linear_forward<T>(reset_h.data(), w_n, nullptr, product.data(), rows, units, units, Activation::none,
-                      stream);
+                static_cast<const Wide<T>*>(product.data()), static_cast<const T*>(h), reset_h.data());
+    product_forward(static_cast<const T*>(reset_h.data()), w_n, product.data(), rows, units, units, stream);
     launch_rows("recurrent_forward", forward_new_kernel<T>, rows, units, stream, a,
-                static_cast<const T*>(product.data()), h, y + first * units);
+                static_cast<const Wide<T>*>(product.data()), h, y + first * units);
   });
 }
 
 template <class T>
-void backward_steps(const T* w_hh, const T* gates, const T* dy, const T* extra, const T* previous, T* dh,
-                    T* dc, T* da, T* da_h, const Recurrence& recurrence, Stream stream) {
+void backward_steps(const T* w_hh, const T* gates, const T* dy, const T* extra, const T* previous,
+                    Wide<T>* dh, Wide<T>* dc, T* da, T* da_h, const Recurrence& recurrence, Stream stream) {
   const int64_t units = recurrence.units, width = gates_of(recurrence.cell) * units;
   with_cell(recurrence.cell, [&]<class Cell>() {
-    const Buffer<T> product(Cell::kOwnProductGradient ? recurrence.sequences * units : 0, stream);
+    const Buffer<Wide<T>> product(Cell::kOwnProductGradient ? recurrence.sequences * units : 0, stream);
     each_step(recurrence, !recurrence.reverse, [&](int64_t rows, int64_t first) {
       T* const d = da + first * width;
       T* const d_h = at_row(da_h, first, width);
@@ -198,34 +214,37 @@ void backward_steps(const T* w_hh, const T* gates, const T* dy, const T* extra, 
                   gates + first * width, at_row(dy, first, units), at_row(extra, first, units),
                   at_row(previous, first, units), dh, dc, d, d_h);
       if constexpr (Cell::kOwnProductGradient) {  // a part of dh goes past the product
-        linear_backward_input<T>(d_h, w_hh, product.data(), rows, units, width, stream);
-        launch("recurrent_backward", add_kernel<T>, grid_for(rows * units, kStepThreads), kStepThreads, 0,
-               stream, dh, static_cast<const T*>(product.data()), rows * units);
+        product_backward_input(static_cast<const T*>(d_h), w_hh, product.data(), rows, units, width, stream);
+        launch("recurrent_backward", add_kernel<Wide<T>>, grid_for(rows * units, kStepThreads), kStepThreads,
+               0, stream, dh, static_cast<const Wide<T>*>(product.data()), rows * units);
       } else {
-        linear_backward_input<T>(d, w_hh, dh, rows, units, width, stream);
+        product_backward_input(static_cast<const T*>(d), w_hh, dh, rows, units, width, stream);
       }
     });
   });
 }
 
 template <class T>
-void backward_steps_reset_before(const T* w_hh, const T* gates, const T* dy, const T* previous, T* dh, T* da,
-                                 const Recurrence& recurrence, Stream stream) {
+void backward_steps_reset_before(const T* w_hh, const T* gates, const T* dy, const T* previous, Wide<T>* dh,
+                                 T* da, const Recurrence& recurrence, Stream stream) {
   const int64_t units = recurrence.units, n = recurrence.sequences;
   const T* const w_n = w_hh + 2 * units * units;
-  const Buffer<T> product(n * units, stream), d_new(n * units, stream), d_both(n * 2 * units, stream);
+  const Buffer<Wide<T>> product(n * units, stream);
+  const Buffer<T> d_new(n * units, stream), d_both(n * 2 * units, stream);
   each_step(recurrence, !recurrence.reverse, [&](int64_t rows, int64_t first) {
     const T* const a = gates + first * 3 * units;
     const T* const before = previous + first * units;
     T* const d = da + first * 3 * units;
     launch_rows("recurrent_backward", backward_new_kernel<T>, rows, units, stream, a,
                 at_row(dy, first, units), before, dh, d, d_new.data());
-    linear_backward_input<T>(d_new.data(), w_n, product.data(), rows, units, units, stream);
+    product_backward_input(static_cast<const T*>(d_new.data()), w_n, product.data(), rows, units, units,
+                           stream);
     launch_rows("recurrent_backward", backward_reset_kernel<T>, rows, units, stream, a, before,
-                static_cast<const T*>(product.data()), dh, d, d_both.data());
-    linear_backward_input<T>(d_both.data(), w_hh, product.data(), rows, units, 2 * units, stream);
-    launch("recurrent_backward", add_kernel<T>, grid_for(rows * units, kStepThreads), kStepThreads, 0, stream,
-           dh, static_cast<const T*>(product.data()), rows * units);
+                static_cast<const Wide<T>*>(product.data()), dh, d, d_both.data());
+    product_backward_input(static_cast<const T*>(d_both.data()), w_hh, product.data(), rows, units, 2 * units,
+                           stream);
+    launch("recurrent_backward", add_kernel<Wide<T>>, grid_for(rows * units, kStepThreads), kStepThreads, 0,
+           stream, dh, static_cast<const Wide<T>*>(product.data()), rows * units);
   });
 }
 

@@ -215,6 +215,12 @@ def narrow(wide: Array, out: Array) -> None:
         out[...] = wide
 
 
+def as_type(x: Array, dtype: Any) -> Array:
+    """`x` itself where it has the dtype, else a copy, rounded as by narrow()."""
+    with np.errstate(over="ignore"):
+        return x.astype(dtype, copy=False)
+
+
 def _ready(x: np.ndarray) -> np.ndarray:
     """`x` as kernels take it: contiguous and aligned."""
     return x if x.flags.c_contiguous and x.flags.aligned else x.copy(order="C")
@@ -359,6 +365,7 @@ __all__ = [
     "Array",
     "Pair",
     "activation_kind",
+    "as_type",
     "companion",
     "empty",
     "expect_dims",

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastarch import arrays
 from fastarch.ops import _recurrent_steps as cells
-from fastarch.ops._boundary import Array, empty, run, zeros
+from fastarch.ops._boundary import Array, as_type, empty, run, widen, zeros
 from fastarch.ops._products import linear_backward_input, linear_backward_weight, linear_forward
 from fastarch.ops._recurrent_composite import Composite, Kept, Options
 from fastarch.ops._recurrent_packing import Packing, States
@@ -93,6 +93,7 @@ def forward(
     if cell == cells.LSTM:
         c = first(c0, units)
         c_states = States(op, c, rows, packing, reverse)
+        c = widen(c)
     y = h_states.steps
     extra = c_states.steps if c_states else None
     if cell == cells.GRU or options.zoneout_cell > 0:
@@ -133,6 +134,7 @@ def forward(
         options,
         kept,
     )
+    c = None if c is None else as_type(c, x.dtype)
     if packing is None:
         return y.reshape(t_count, n, outputs), h, c, saved
     return packing.unpack(op, y), h[packing.places], None if c is None else c[packing.places], saved
@@ -145,12 +147,12 @@ def _biases(
     if b_hh is None:
         return b_ih, None
     if cell != cells.GRU:
-        return (b_hh if b_ih is None else b_ih + b_hh), None
-    bias = b_hh.copy()
+        return (b_hh if b_ih is None else as_type(widen(b_ih) + widen(b_hh), b_hh.dtype)), None
+    bias = b_hh.astype(widen(b_hh).dtype)
     bias[2 * units :] = 0
     if b_ih is not None:
-        bias += b_ih
-    return bias, b_hh[2 * units :]
+        bias += widen(b_ih)
+    return as_type(bias, b_hh.dtype), b_hh[2 * units :]
 
 
 def backward(
@@ -168,9 +170,10 @@ def backward(
         dy = dy.reshape(rows, outputs)
 
     def last(gradient: Array | None, width: int) -> Array:
+        """The gradient of a last state, which the steps may change, in the type of sums."""
         if gradient is None:
-            return zeros(op, (n, width), w_hh)
-        return gradient.copy(order="C") if packing is None else packing.sort(gradient)
+            return zeros(op, (n, width), w_hh, widen(w_hh[:0]).dtype)
+        return widen(gradient.copy(order="C") if packing is None else packing.sort(gradient))
 
     dh = last(dhn, outputs)
     dc = last(dcn, units) if cell == cells.LSTM else None
@@ -203,7 +206,11 @@ def backward(
     if packing is not None:
         dh, dc = dh[packing.places], None if dc is None else dc[packing.places]
     given_h0, given_c0 = saved.first_states
-    plain = (dx, dh if given_h0 else None, dc if given_c0 else None, dw_ih, dw_hh, db_ih, db_hh)
+    dh0, dc0 = (
+        as_type(d, w_hh.dtype) if d is not None and given else None
+        for d, given in ((dh, given_h0), (dc, given_c0))
+    )
+    plain = (dx, dh0, dc0, dw_ih, dw_hh, db_ih, db_hh)
     return plain, more
 
 
@@ -240,7 +247,7 @@ def _weight_gradients(
         if saved.cell == cells.GRU_RESET_BEFORE:  # the new gate's weights see h after the reset
             units = saved.units
             product(d_h[:, : 2 * units], saved.h_before, dw_hh[: 2 * units], None, None)
-            reset_h = saved.gates[:, :units] * saved.h_before
+            reset_h = as_type(widen(saved.gates[:, :units]) * widen(saved.h_before), da.dtype)
             product(d_h[:, 2 * units :], reset_h, dw_hh[2 * units :], None, None)
         else:
             product(d_h, saved.h_before, dw_hh, da_h, db_hh)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fastarch import arrays
+from fastarch.backends import implementation
 from fastarch.ops import _recurrent_steps as cells
 from fastarch.ops._boundary import Array, empty, expect_dims, expect_shape, flag, integer, narrow, widen
 from fastarch.ops._recurrent_composite import Options
@@ -38,16 +39,10 @@ class Rounded:
         return self._restore(result)
 
 
-def dtype_of(restore: arrays.Restore, computed: Any) -> Any:
-    """The dtype that a caller sees, where `computed` is the one inside."""
-    return restore.dtype if isinstance(restore, Rounded) else computed
-
-
 def adopt(op: str, named: Named) -> tuple[list[Any], arrays.Restore]:
     """The arrays as NumPy or CuPy arrays of one float dtype in one memory, None where one may be and is.
 
-    Also the function that turns a result into the type of the first one that is not None. 16-bit floats come
-    as float32, in which the states, sums and gates of a whole sequence stay.
+    Also the function that turns a result into the type of the first one that is not None.
     """
     natives: list[Any] = []
     restore: arrays.Restore | None = None
@@ -70,10 +65,23 @@ def adopt(op: str, named: Named) -> tuple[list[Any], arrays.Restore]:
                 f"as {first[0]} is"
             )
     assert restore is not None
-    assert first is not None
-    if arrays.is_half(first[1].dtype):
-        return [widen(native) for native in natives], Rounded(restore, first[1].dtype)
     return natives, restore
+
+
+def widen_unless_kernels(
+    natives: list[Any], restore: arrays.Restore, plain: bool = True
+) -> tuple[list[Any], arrays.Restore]:
+    """16-bit arrays as they are where the chosen backend's kernels take them, for what a plain recurrence
+    does. Else as float32, in which the states, sums and gates of a whole sequence stay, with a `restore` that
+    rounds.
+    """
+    first = next(native for native in natives if native is not None)
+    if not arrays.is_half(first.dtype):
+        return natives, restore
+    module = implementation("recurrent_takes_halves", arrays.on_device(first)) if plain else None
+    if module is not None and module.recurrent_takes_halves():
+        return natives, restore
+    return [widen(native) for native in natives], Rounded(restore, first.dtype)
 
 
 def _place(x: Array) -> str:

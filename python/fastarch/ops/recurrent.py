@@ -17,8 +17,9 @@ What every kind takes beside its cell:
 These are put together from products, the gates' kernel of a step and array operations; the algorithm is
 "step".
 
-Arrays of float16 and bfloat16 are computed on float32 copies, states and sums of a whole sequence included;
-results are rounded once.
+Of float16 and bfloat16, the CUDA kernels take weights, gates and h in 16 bits, h being rounded at every
+step; sums, c and the gradients that steps hand on are float32. Elsewhere, on devices before sm_80 and with
+the options above, everything is computed on float32 copies, and results are rounded once.
 
 `algorithm` concerns the CUDA kernels, of which the backward takes the same: "step" launches anew for every
 step; "persistent" runs all steps in one launch with w_hh in shared memory, "cluster" (sm_90 and later) with a
@@ -33,7 +34,7 @@ from typing import Any, NamedTuple
 from fastarch import arrays
 from fastarch.ops import _recurrent as recurrence
 from fastarch.ops import _recurrent_arguments as arguments
-from fastarch.ops._boundary import Array, expect_dims, expect_shape, flag, flags
+from fastarch.ops._boundary import Array, expect_dims, expect_shape, flag, flags, widen
 from fastarch.ops._recurrent import Saved
 from fastarch.ops._recurrent_composite import Options
 from fastarch.ops._recurrent_steps import LSTM
@@ -243,6 +244,9 @@ def _sequence(
         named = arguments.named(x, "h0 c0", states, weights)
         named += [(name, array, True) for name, array in more.items()]
         operands, restore = arguments.adopt(op, named)
+        rates = {name: arguments.probability(op, name, rate) for name, rate in chances.items()}
+        plain_step = not any(rates.values()) and all(array is None for array in more.values())
+        operands, restore = arguments.widen_unless_kernels(operands, restore, plain_step)
         of = {name: array for (name, *_), array in zip(named, operands)}
         x = of["x"]
         expect_dims(op, "x", x, 3, "[T, N, D]")
@@ -256,7 +260,6 @@ def _sequence(
         backwards = flag(op, "reverse", reverse)
         number = arguments.algorithm_number(op, algorithm)
         steps = arguments.lengths_of(op, lengths, t_count, n)
-        rates = {name: arguments.probability(op, name, rate) for name, rate in chances.items()}
         words = arguments.random_stream(op, stream)
         options = Options(**{name: of[name] for name in more}, **rates, stream=words)
         arguments.check_together(op, cell, number, options)
@@ -276,8 +279,10 @@ def _gradients(
     with arrays.caller_stream(given, op, "dy"):
         states = list(zip(("dhn", "dcn"), d_states))
         operands = [("dy", dy, True), *((name, d, True) for name, d in states)]
-        like = saved.w_hh[:0].astype(arguments.dtype_of(saved.restore, saved.w_hh.dtype))
-        (dy, *rest), _ = arguments.adopt(op, [*operands, ("saved", like, False)])
+        widened = isinstance(saved.restore, arguments.Rounded)
+        like = saved.w_hh[:0].astype(saved.restore.dtype) if widened else saved.w_hh[:0]
+        adopted, _ = arguments.adopt(op, [*operands, ("saved", like, False)])
+        dy, *rest = map(widen, adopted) if widened else adopted
         t_count, n, _ = saved.x_shape
         outputs, units = saved.w_hh.shape[1], saved.units
         if dy is not None:

@@ -164,7 +164,8 @@ def gru_cell_backward(
 
 def _step(op: str, cell: int, x: Array, states: tuple, weights: tuple) -> tuple[Array, Any]:
     with arrays.caller_stream(x, op, "x"):
-        operands, restore = arguments.adopt(op, arguments.named(x, "h c", states, weights))
+        adopted = arguments.adopt(op, arguments.named(x, "h c", states, weights))
+        operands, restore = arguments.widen_unless_kernels(*adopted)
         _, h, c, _ = _run(op, cell, operands, len(states), restore)
         return restore(h), None if c is None else restore(c)
 
@@ -175,7 +176,8 @@ def _step_backward(
     need = flags(op, "need", need)
     with arrays.caller_stream(x, op, "x"):
         # Weights and inputs first: a gradient is what may be left out.
-        operands, restore = arguments.adopt(op, [*arguments.named(x, "h c", states, weights), *gradients])
+        adopted = arguments.adopt(op, [*arguments.named(x, "h c", states, weights), *gradients])
+        operands, restore = arguments.widen_unless_kernels(*adopted)
         count = len(operands) - len(gradients)
         _, h, _, saved = _run(op, cell, operands[:count], len(states), restore)
         for (name, *_), gradient in zip(gradients, operands[count:]):
