@@ -279,10 +279,11 @@ def _gradients(
     with arrays.caller_stream(given, op, "dy"):
         states = list(zip(("dhn", "dcn"), d_states))
         operands = [("dy", dy, True), *((name, d, True) for name, d in states)]
-        widened = isinstance(saved.restore, arguments.Rounded)
-        like = saved.w_hh[:0].astype(saved.restore.dtype) if widened else saved.w_hh[:0]
+        restore, like = saved.restore, saved.w_hh[:0]
+        if isinstance(restore, arguments.Rounded):
+            like = like.astype(restore.dtype)
         adopted, _ = arguments.adopt(op, [*operands, ("saved", like, False)])
-        dy, *rest = map(widen, adopted) if widened else adopted
+        dy, *rest = map(widen, adopted) if isinstance(restore, arguments.Rounded) else adopted
         t_count, n, _ = saved.x_shape
         outputs, units = saved.w_hh.shape[1], saved.units
         if dy is not None:
