@@ -22,6 +22,11 @@ struct Grid {
 
   Grid() = default;
   Grid(int64_t rows, int64_t columns) : plane(rows * columns), row(columns) {}
+
+  // What lies at `within` a plane: its row, returned, and column.
+  __device__ __forceinline__ uint32_t row_of(uint32_t within, uint32_t* column) const {
+    return row.split(within, column);
+  }
 };
 
 // A pixel (of its window's first tap) or a tap (relative to that): where in memory, and where in the image.
@@ -33,20 +38,23 @@ struct alignas(16) Point {
 // A position that stays outside of every image whatever is added to it.
 __device__ __forceinline__ Point outside() { return {0, -(1 << 30), -(1 << 30)}; }
 
-template <class T>
+// Pixels: a Grid, or another order of the output's pixels.
+template <class T, class Pixels = Grid>
 struct Patches {
   const T* x;  // [N, C, H, W]; C counts the channels of this group
   int64_t image_pitch;
   int channel_pitch, height, width;
   int64_t columns = 0, taps = 0;   // N*P*Q, C*R*S
-  Grid pixels{}, window{};         // (n, p, q), (c, r, s)
+  Pixels pixels{};                 // (n, p, q)
+  Grid window{};                   // (c, r, s)
   int stride_h = 1, stride_w = 1;  // position = stride * p + origin + step * r
   int origin_h = 0, origin_w = 0;  // minus the padding
-  int step_h, step_w;              // the dilation; negative where the window is flipped
+  int step_h = 1, step_w = 1;      // the dilation; negative where the window is flipped
 
+  __device__ __forceinline__ void skip_channels(int64_t count) { x += count * channel_pitch; }
   __device__ __forceinline__ Point pixel(int64_t image, uint32_t within) const {
     uint32_t q;
-    const uint32_t p = pixels.row.split(within, &q);
+    const uint32_t p = pixels.row_of(within, &q);
     const int h = static_cast<int>(p) * stride_h + origin_h, w = static_cast<int>(q) * stride_w + origin_w;
     return {image * image_pitch + int64_t{h} * width + w, h, w};
   }
@@ -70,14 +78,14 @@ struct Patches {
 };
 
 // The patch matrix as B[k = tap, n = pixel]: neighbours in memory are pixels, so threads walk across columns.
-template <class T>
+template <class T, class Source = Patches<T>>
 struct PixelColumns {
   static constexpr bool kAlongK = false, kDecodes = true;
   static constexpr int kWidth = 1;
   using Line = Point;
   using Step = Point;
 
-  Patches<T> source;
+  Source source;
   int first = 0;
 
   __device__ __forceinline__ void start(int64_t first_k) { first = static_cast<int>(first_k); }
@@ -99,14 +107,14 @@ struct PixelColumns {
 };
 
 // The patch matrix transposed, B[k = pixel, n = tap]: threads walk along k.
-template <class T>
+template <class T, class Source = Patches<T>>
 struct TapColumns {
   static constexpr bool kAlongK = true, kDecodes = false;
   static constexpr int kWidth = 1;
   using Line = Point;
   using Step = Point;
 
-  Patches<T> source;
+  Source source;
   uint32_t first = 0;
 
   __device__ __forceinline__ void start(int64_t first_k) {
@@ -153,6 +161,7 @@ struct ChannelRows {
         plane(pixels),
         aligned(packable(dy) && pixels % kWidth == 0) {}
 
+  __device__ __forceinline__ void skip_channels(int64_t count) { dy += count * plane.divisor(); }
   __device__ __forceinline__ void start(int64_t first_k) {
     dy += plane.split_wide(first_k, &first) * image_pitch;
   }
@@ -271,6 +280,11 @@ struct ImageResult {
   Activation kind;
 
   using Column = int64_t;
+  __device__ __forceinline__ void skip_channels(int64_t count) {
+    out += count * channel_pitch;
+    if (residual) residual += count * channel_pitch;
+    if (bias) bias += count;
+  }
   __device__ __forceinline__ Column column(int64_t n) const {
     uint32_t within, q;
     const int64_t image = pixels.plane.split_wide(n, &within);

@@ -101,8 +101,8 @@ void expect_positions(const Shape4& s, int64_t filters, std::mt19937_64& random)
                                .step_h = 1,
                                .step_w = 1};
   const PixelColumns<float> pixels{patches};
-  const ImageResult<float> result{nullptr, filters * p * q, p * q,           Grid(p, q), q,
-                                  1,       nullptr,         Activation::none};
+  const ImageResult<float> result{nullptr, filters * p * q, p * q,   Grid(p, q),      q,
+                                  1,       nullptr,         nullptr, Activation::none};
   const PlaneColumns<float> planes{nullptr, s.n * s.h * s.w, s.c * s.h * s.w, FastDivider(s.h * s.w)};
   for (int i = 0; i < 200; ++i) {
     const int64_t at = i == 0 ? planes.columns - 1 : below(random, planes.columns);
