@@ -40,13 +40,13 @@ if(CMAKE_MATCH_1 VERSION_LESS 13.0)
   message(FATAL_ERROR "FASTARCH_CUDA=${FASTARCH_CUDA}, but nvcc ${CMAKE_MATCH_1} is too old: 13.0 is needed")
 endif()
 
-# An explicit list, never 'native': a wheel serves every machine. Code for 8.0 runs on 8.6 and 8.9 too; the last one
-# is also kept as PTX, for what comes after.
+# An explicit list, never 'native': a wheel serves every machine. Code for 8.0 runs on 8.6 and 8.9 too; 90a is code for
+# 9.0 with the instructions that no other one has (wgmma); the last one is also kept as PTX, for what comes after.
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   if(DEFINED ENV{FASTARCH_CUDA_ARCHITECTURES})
     set(CMAKE_CUDA_ARCHITECTURES $ENV{FASTARCH_CUDA_ARCHITECTURES})
   else()
-    set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90-real 100-real 120)
+    set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90a-real 100-real 120)
   endif()
 endif()
 enable_language(CUDA)

@@ -1,4 +1,4 @@
-// Fully connected layer: three matrix products on the multiply of gemm/simt.h and gemm/mma.h.
+// Fully connected layer: three matrix products on the multiply of gemm/simt.h, gemm/mma.h and gemm/wgmma.h.
 //
 //   y  [m, out]  = x    [m, in]  * weight^T [in, out], then bias and activation
 //   dx [m, in]   = dy   [m, out] * weight   [out, in]
@@ -6,6 +6,7 @@
 #include "gemm/dense.h"
 #include "gemm/matrix.h"
 #include "gemm/mma.h"
+#include "gemm/wgmma.h"
 #include "ops/linear.h"
 
 namespace fastarch::cuda {
@@ -42,13 +43,22 @@ using InputGradient = Product<T, true, false, false, Result>;
 template <class T>
 using WeightGradient = Product<T, false, false, true>;
 
+template <class Problem>
+void product(const CallSite& name, const Problem& problem, const Shape& shape, bool row_sums, Stream stream,
+             Precision precision) {
+  if (!multiply_wgmma(name, problem, shape, row_sums, stream, precision))
+    multiply(name, problem, shape, row_sums, stream, precision);
+}
+
 }  // namespace
+
+bool set_wgmma(bool on) { return wgmma_switch().exchange(on); }
 
 template <class T>
 void linear_forward(const T* x, const T* weight, const T* bias, T* y, int64_t m, int64_t in, int64_t out,
                     Activation kind, Precision precision, Stream stream) {
   const Forward<T> problem{{{x, m, in, in}, {weight, out, in, in}, {y, out, bias, kind}, m, out, in}};
-  multiply("linear_forward", problem, {1, m, out, in}, false, stream, precision);
+  product("linear_forward", problem, {1, m, out, in}, false, stream, precision);
 }
 
 template <class T>
@@ -56,7 +66,7 @@ void linear_backward_input(const T* dy, const T* weight, T* dx, int64_t m, int64
                            Precision precision, Stream stream) {
   const InputGradient<T> problem{
       {{dy, m, out, out}, {weight, in, out, in}, {dx, in, nullptr, Activation::none}, m, in, out}};
-  multiply("linear_backward_input", problem, {1, m, in, out}, false, stream, precision);
+  product("linear_backward_input", problem, {1, m, in, out}, false, stream, precision);
 }
 
 template <class T>
@@ -64,7 +74,7 @@ void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, in
                             Precision precision, Stream stream) {
   const WeightGradient<T> problem{
       {{dy, out, m, out}, {x, in, m, in}, {dw, in, nullptr, Activation::none}, out, in, m, db}};
-  multiply("linear_backward_weight", problem, {1, out, in, m}, db != nullptr, stream, precision);
+  product("linear_backward_weight", problem, {1, out, in, m}, db != nullptr, stream, precision);
 }
 
 template <class T>

@@ -32,12 +32,16 @@ BUILDS = {
 
 # How each planted fault shows in each build: a part of the text that the program ends with.
 EVERYWHERE = {
+    "abandoned_box": "it exited as the last of its block, but",
     "abandoned_copy": "it exited, but 1 of its asynchronous copies have not been waited for",
+    "abandoned_product": "of its warpgroup's products have not been waited for",
+    "absent_warp": "of its warpgroup ha",
     "block_order": "wrong result for",
     "deadlock": "deadlock: every thread waits or has exited; thread (0, 0, 0) of block (0, 0, 0) waits in",
     "divergent_barrier": "barrier not reached by all threads: it calls __syncthreads at planted_faults.cpp:",
     "double_free": "which is no device buffer, or freed already",
     "early_copy": "wrong result for",
+    "early_release": "wrong result for",
     "early_exit": "barrier not reached by all threads: it",
     "leaked_buffer": "[leaked_buffer] leaked 2 device buffers (512 bytes)",
     "left_cluster": "of the cluster have exited, and its memory with them",
@@ -45,13 +49,18 @@ EVERYWHERE = {
     "missing_barrier": "wrong result for",
     "missing_cluster_barrier": "wrong result for",
     "missing_copy_wait": "wrong result for 50 of 50 seeds",
+    "missing_product_fence": "its sums were written, and no fence_products() since",
+    "missing_product_wait": "wrong result for 50 of 50 seeds",
+    "misaligned_operand": "does not start where a pattern of the swizzle does",
     "missing_warp_barrier": "wrong result for",
     "partial_warp": "needs all 32 lanes of a warp, but only 0xfffff are there",
     "shuffle_mask": "reads from lane 1, which has exited or does not exist",
     "shuffle_mismatch": "warp operation not reached by all lanes of its mask",
+    "unannounced_bytes": "deadlock: every thread waits or has exited",
     "uninitialised_buffer": "wrong result for 50 of 50 seeds",
     "uninitialised_shared": "wrong result for 50 of 50 seeds",
     "unrounded_operand": "operand 0.1 is not rounded to tf32",
+    "wrong_parity": "deadlock: every thread waits or has exited",
 }
 FAULTS = {
     "sanitized": EVERYWHERE
@@ -107,6 +116,14 @@ OPERATIONS = {
         "shuffles",
         "votes",
     ],
+    "warpgroups": [
+        "barriers_in_phases",
+        "boxes",
+        "named_barriers",
+        "refusals",
+        "warpgroup_products",
+    ],
+    "wgmma": ["pieces", "what_it_takes"],
 }
 
 

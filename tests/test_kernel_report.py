@@ -121,6 +121,15 @@ def test_a_tensor_core_kernel_without_tensor_cores_fails(report, nvcc, capsys):
     assert report.main(nvcc(older, sass=renamed[1].replace("HMMA", "FMUL"))) == 0
 
 
+def test_a_kernel_for_wgmma_without_it_fails_where_it_exists(report, nvcc, capsys):
+    log, sass = (text.replace("_Z5cleanPf", "_Z12wgmma_kernelPf") for text in (LOG, SASS))
+    there = log.replace("sm_90", "sm_90a")
+    assert report.main(nvcc(there, sass=sass)) == 1  # HMMA is not what it is for
+    assert "wgmma_kernel has no tensor-core instruction on sm_90a" in capsys.readouterr().err
+    assert report.main(nvcc(there, sass=sass.replace("HMMA.16816", "HGMMA.64x256x16"))) == 0
+    assert report.main(nvcc(log, sass=sass.replace("HMMA", "FMUL"))) == 0  # a trap, never started
+
+
 @pytest.mark.parametrize(
     ("arch", "threads", "registers", "shared", "share"),
     [

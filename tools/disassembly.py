@@ -35,10 +35,14 @@ class Code:
                 wide += count * (base == "LDSM" or "128" in modifiers)
         return wide, total
 
+    def count(self, *bases: str) -> int:
+        """How many instructions have one of these opcodes, whatever their modifiers."""
+        return sum(count for opcode, count in self.opcodes.items() if opcode.split(".")[0] in bases)
+
     @property
     def tensor_instructions(self) -> int:
         """Matrix multiplications on the tensor cores: mma.sync becomes HMMA and the like, wgmma HGMMA."""
-        return sum(count for opcode, count in self.opcodes.items() if opcode.split(".")[0] in _TENSOR)
+        return self.count(*_TENSOR)
 
 
 def parse(text: str) -> dict[str, Code]:

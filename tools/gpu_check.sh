@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can tell, in stages that can be called alone:
-#   tools/gpu_check.sh [build] [test] [sanitize] [bench] [layers]        (no argument: all)
+#   tools/gpu_check.sh [build] [test] [wgmma] [sanitize] [bench] [layers]        (no argument: all)
 # Needs CUDA 13, Python with the build tools, CuPy and PyTorch; no network. Results go to $OUT (default: build/gpu_check)
 # as JSON with device, driver and commit. Each stage stops itself well before ten minutes.
 set -uo pipefail
@@ -17,6 +17,7 @@ if ! nvidia-smi >/dev/null 2>&1; then
   exit 2
 fi
 architecture=$(device compute_cap | tr -d '.')
+[ "$architecture" = 90 ] && architecture=90a  # with wgmma
 
 # record STAGE STATUS SECONDS JUNIT-FILE: one JSON file a stage
 record() {
@@ -63,6 +64,17 @@ run_tests() {
     stage test 540 "$OUT/test.xml" "$PYTHON" -m pytest tests --maxfail=20 --junitxml="$OUT/test.xml" --durations=10
 }
 
+wgmma() { # the multiply for sm_90a, which has to be asked for: its results, then its speed beside mma.sync's
+  if [ "$architecture" != 90a ]; then
+    echo "== wgmma: compute capability 9.0 alone has it, this is $(device compute_cap)"
+    return 0
+  fi
+  FASTARCH_WGMMA=1 FASTARCH_TEST_BACKENDS=cuda FASTARCH_REQUIRE_TORCH=1 \
+    stage wgmma-test 240 "$OUT/wgmma-test.xml" "$PYTHON" -m pytest tests/test_wgmma.py tests/test_operators.py tests/test_halves.py \
+    -k "wgmma or linear" --junitxml="$OUT/wgmma-test.xml" &&
+    stage wgmma-bench 240 "" "$PYTHON" bench/wgmma.py --json "$OUT/wgmma-results.json"
+}
+
 sanitize() { # the operator cases alone: small shapes, every kernel
   local tool
   for tool in memcheck racecheck; do
@@ -84,12 +96,13 @@ for name in "${@:-all}"; do
   case $name in
     build) build ;;
     test) run_tests ;;
+    wgmma) wgmma ;;
     sanitize) sanitize ;;
     bench) bench ;;
     layers) layers ;;
-    all) build && { run_tests; sanitize; bench; layers; } ;;
+    all) build && { run_tests; wgmma; sanitize; bench; layers; } ;;
     *)
-      echo "gpu_check: unknown stage '$name' (build, test, sanitize, bench, layers)" >&2
+      echo "gpu_check: unknown stage '$name' (build, test, wgmma, sanitize, bench, layers)" >&2
       exit 2
       ;;
   esac

@@ -1,6 +1,7 @@
 #include "ops/device.h"
 
 #include "bindings/module.h"
+#include "ops/linear.h"
 
 using namespace fastarch;
 
@@ -28,6 +29,10 @@ void bind_device(py::module_& m) {
         return out;
       },
       "Name, compute capability, multiprocessors and memory of every CUDA device.");
+  m.def("set_wgmma", &device::set_wgmma, py::arg("on"),
+        "Whether products may take the multiply of sm_90a alone, as FASTARCH_WGMMA says at first; returns "
+        "what was so "
+        "before.");
   m.def("runtime_version", &device::runtime_version);
   m.def("driver_version", &device::driver_version);
 }

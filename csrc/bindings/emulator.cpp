@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "emulator/control.h"
+#include "ops/linear.h"
 
 namespace py = pybind11;
 namespace emulator = fastarch::emulator;
@@ -43,4 +44,8 @@ void bind_emulator(py::module_& m) {
   m.def(
       "set_multiprocessors", [](int n) { emulator::device().multiprocessors = n; }, py::arg("n"),
       "Sets how many multiprocessors the emulated device has: what grid sizes and splits derive from.");
+  m.def("set_wgmma", &fastarch::cuda::set_wgmma, py::arg("on"),
+        "Whether products may take the multiply of sm_90a alone, as FASTARCH_WGMMA says at first; returns "
+        "what was so "
+        "before.");
 }

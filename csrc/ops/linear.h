@@ -24,6 +24,10 @@ template <class T>
 void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, int64_t in, int64_t out,
                             Precision precision, Stream stream);
 
+// Whether products may take the multiply that only sm_90a has (gemm/wgmma.h), which is not the default: what
+// the environment variable FASTARCH_WGMMA said at first. Returns what was so before.
+bool set_wgmma(bool on);
+
 }  // namespace cuda
 
 // The same on the CPU. Results do not depend on the number of threads.

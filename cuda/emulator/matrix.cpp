@@ -6,12 +6,11 @@
 #include <cstring>
 #include <limits>
 
+#include "rounding.h"
 #include "scheduler.h"
 
 namespace fastarch::emulator {
 namespace {
-
-constexpr uint32_t kBelowTf32 = (1u << 13) - 1;
 
 struct MmaPart {
   const uint32_t *a, *b;
@@ -40,12 +39,6 @@ double value(uint32_t bits, int i) {
   if constexpr (Type == MatrixType::tf32) return double{std::bit_cast<float>(bits)};
   bits = bits >> 16 * i & 0xFFFFu;
   return Type == MatrixType::bfloat16 ? from_bfloat16(bits) : from_float16(bits);
-}
-
-float chopped(double x) {
-  const auto nearest = static_cast<float>(x);
-  if (std::isinf(nearest) || !(std::fabs(double{nearest}) > std::fabs(x))) return nearest;
-  return std::nextafterf(nearest, 0.0f);
 }
 
 // Element (row, k) of a is in register `row / 8 + 2 * (k / half)` of lane `row % 8 * 4 + k % half / each`,

@@ -68,6 +68,13 @@ FASTARCH_RANGE_HOOK(__tsan_write_range)
 char __tsan_atomic8_load(const volatile char* address, int) {
   return __atomic_load_n(address, __ATOMIC_ACQUIRE);
 }
+// A switch of the host's.
+void __tsan_atomic8_store(volatile char* address, char value, int) {
+  __atomic_store_n(address, value, __ATOMIC_SEQ_CST);
+}
+char __tsan_atomic8_exchange(volatile char* address, char value, int) {
+  return __atomic_exchange_n(address, value, __ATOMIC_SEQ_CST);
+}
 void* __tsan_memcpy(void* to, const void* from, size_t bytes) { return std::memcpy(to, from, bytes); }
 void* __tsan_memmove(void* to, const void* from, size_t bytes) { return std::memmove(to, from, bytes); }
 void* __tsan_memset(void* to, int byte, size_t bytes) { return std::memset(to, byte, bytes); }

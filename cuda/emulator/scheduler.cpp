@@ -75,6 +75,9 @@ void Scheduler::run_blocks(const uint3* indices, char* const* shared) {
     block.index = indices[b];
     block.shared = shared[b];
     block.barrier = {};
+    for (NamedBarrier& named : block.named) named.waiting.clear();
+    block.memory_barriers.clear();
+    block.warpgroups.assign((warps_per_block_ + 3) / 4, {});
     block.exited = 0;
     for (uint32_t w = 0; w < warps_per_block_; ++w) block.warps[w].exited = block.warps[w].meetings = 0;
   }
@@ -133,8 +136,8 @@ void Scheduler::run_threads() {
     Fiber* next = &host_;
     if (failure_.empty()) exit_thread(done);
     if (failure_.empty() && exited_ < everyone_.size()) {
-      if (ready_count_ == 0) {
-        record(describe_deadlock());
+      if (!deliver_some()) {
+        if (failure_.empty()) record(describe_deadlock());
       } else {
         current_ = pick();
         enter(*current_);
@@ -188,6 +191,7 @@ void Scheduler::exit_thread(Thread& thread) {
     if (common_barrier_.arrived > 0)
       fail(thread, "barrier not reached by all threads: it exited, but ", common_barrier_.arrived,
            " of all blocks wait in ", text(common_barrier_.site));
+    if (!block.memory_barriers.empty() || thread.warpgroup_part.begun > 0) settle_transfers(thread);
     if (warp.meetings > 0) settle_warp(block, warp_number);
   } catch (const Fault& fault) {
     record(fault.what());
@@ -195,7 +199,11 @@ void Scheduler::exit_thread(Thread& thread) {
 }
 
 void Scheduler::drop_copies() {
-  for (Thread& thread : threads_) thread.copies.clear();
+  transfers_.clear();
+  for (Thread& thread : threads_) {
+    thread.copies.clear();
+    thread.warpgroup_part = {};
+  }
 }
 
 Thread* Scheduler::pick() {
@@ -205,9 +213,7 @@ Thread* Scheduler::pick() {
   return &threads_[number];
 }
 
-void Scheduler::make_ready(const Thread& thread) {
-  ready_[ready_count_++] = static_cast<uint32_t>(&thread - threads_.data());
-}
+void Scheduler::make_ready(const Thread& thread) { ready_[ready_count_++] = number_of(thread); }
 
 void Scheduler::enter(const Thread& thread) {
   threadIdx = thread.index;
@@ -217,7 +223,7 @@ void Scheduler::enter(const Thread& thread) {
 
 // Leaves the current thread, which waits or is ready, and comes back when it is picked.
 void Scheduler::leave(Thread& self) {
-  if (ready_count_ == 0) throw Fault(describe_deadlock());
+  if (!deliver_some()) throw Fault(failure_.empty() ? describe_deadlock() : failure_);
   Thread* next = pick();
   if (next != &self) {
     if (!next->fiber) start(*next);

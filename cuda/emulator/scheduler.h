@@ -9,6 +9,8 @@
 #include "core/check.h"
 #include "emulator/device.h"
 #include "emulator/runtime.h"
+#include "emulator/transfers.h"
+#include "emulator/warpgroup.h"
 #include "fiber.h"
 
 namespace fastarch::emulator {
@@ -45,12 +47,55 @@ std::string text(const Site& site);
 bool same(const Site& a, const Site& b);
 
 struct Block;
+struct Thread;
 
 // An asynchronous copy on its way: what it will write, and the number of the group that it belongs to.
 struct Copy {
   char* to;
   uint32_t bytes, group;
   char data[16];
+};
+
+// A box on its way from global to shared memory; it arrives at a random scheduling point.
+struct Transfer {
+  Block* block;
+  const Thread* from;  // who started it
+  Site site;
+  char* to;
+  TensorMap map;
+  int coordinates[TensorMap::kMostAxes];
+  uint64_t* barrier;
+};
+
+// A barrier in shared memory: the current phase, and what it still waits for.
+struct MemoryBarrier {
+  uint64_t* word;
+  uint32_t count, pending, phase;
+  int64_t bytes;                  // expected, less those that have arrived
+  std::vector<uint32_t> waiting;  // numbers of threads, in the scheduler's count
+};
+
+// One thread's part of a warpgroup's product, not waited for yet: whether it is computed, and its group.
+struct PendingProduct {
+  WarpgroupProduct what;
+  float* d;
+  uint32_t group;
+  bool done;
+};
+
+// What a thread's sums are, or will be: `d` shows it when no product is pending.
+struct Sums {
+  float* d;
+  uint32_t pending;
+  std::vector<float> values;
+};
+
+// What a thread has to do with its warpgroup's products.
+struct WarpgroupPart {
+  std::vector<PendingProduct> products;
+  std::vector<Sums> sums;
+  uint32_t groups = 0, begun = 0;
+  bool fenced = false;
 };
 
 // A CUDA thread. It gets a fiber when it starts, and gives it back when it exits.
@@ -63,6 +108,7 @@ struct Thread {
   Site site{};  // where it waits
   std::vector<Copy> copies;
   uint32_t copy_groups = 0;  // committed so far
+  WarpgroupPart warpgroup_part;
 };
 
 // Computes what a warp does together, out of what each lane handed in.
@@ -91,11 +137,27 @@ struct Barrier {
   int result = 0;
 };
 
+// What the threads of a warpgroup have begun so far: they all have to begin the same.
+struct Warpgroup {
+  std::vector<WarpgroupProduct> begun;
+  uint32_t exited = 0;
+};
+
+struct NamedBarrier {
+  uint32_t threads = 0;
+  Site site{};
+  std::vector<uint32_t> waiting;
+};
+
 struct Block {
+  static constexpr int kNamedBarriers = 16;
   uint3 index{};
   Thread* threads = nullptr;
   Warp* warps = nullptr;
   Barrier barrier;
+  NamedBarrier named[kNamedBarriers];
+  std::vector<MemoryBarrier> memory_barriers;
+  std::vector<Warpgroup> warpgroups;
   uint32_t exited = 0;
   char* shared = nullptr;
 };
@@ -118,6 +180,13 @@ class Scheduler {
   void warp_collective(const Site& site, void* part, Collective collective);
   void yield(const Site& site);
   void preempt();
+
+  void init_mbarrier(const Site& site, uint64_t* word, uint32_t count);
+  void arrive_mbarrier(const Site& site, uint64_t* word, uint32_t expected_bytes);
+  void wait_mbarrier(const Site& site, uint64_t* word, uint32_t parity);
+  void load_box(const Site& site, void* to, const TensorMap& map, uint64_t* barrier, const int* coordinates,
+                int axes);
+  void named_barrier(const Site& site, int id, int threads);
 
   Thread& thread_at(const Site& site) const;  // the running one; throws Fault outside a kernel
   template <class... Parts>
@@ -155,6 +224,12 @@ class Scheduler {
   void wait(Thread& self, const Site& site);
   void make_ready(const Thread& thread);
   void drop_copies();
+  MemoryBarrier& memory_barrier(const Thread& self, const Site& site, uint64_t* word);
+  void settle_mbarrier(const Thread& self, const Site& site, MemoryBarrier& barrier);
+  void deliver(uint32_t number);
+  bool deliver_some();
+  void settle_transfers(Thread& thread);
+  uint32_t number_of(const Thread& thread) const { return static_cast<uint32_t>(&thread - threads_.data()); }
   Thread* pick();
   void meet_all(const Site& site);
   bool arrive(Barrier& barrier, const Thread& self, const Site& site, uint32_t all, uint32_t exited);
@@ -173,6 +248,7 @@ class Scheduler {
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;
   std::vector<uint32_t> ready_, everyone_;  // numbers of threads that can run, started or not
+  std::vector<Transfer> transfers_;
   uint32_t ready_count_ = 0, exited_ = 0;
   Barrier common_barrier_;   // of all blocks that run at once: a grid or a cluster
   uint64_t idle_steps_ = 0;  // scheduling points since a barrier was passed or a thread exited

@@ -7,7 +7,10 @@
 #include "core/async_copy.h"
 #include "core/buffer.h"
 #include "core/cluster.h"
+#include "core/float16.h"
 #include "core/mma.h"
+#include "core/tensor_map.h"
+#include "core/warpgroup.h"
 #include "harness.h"
 
 using namespace fastarch::cuda;
@@ -499,6 +502,119 @@ __global__ void partial_warp_kernel() {
 }
 
 TWINS(partial_warp) { launch("partial_warp", partial_warp_kernel<Faulty>, 1, 32, 0, nullptr); }
+
+// A warpgroup multiplies what a fifth warp's first lane brings through a ring of two stages: the main loop of
+// gemm/wgmma.h in small.
+enum class Fault {
+  none,
+  unannounced_bytes,
+  wrong_parity,
+  early_release,
+  missing_product_wait,
+  missing_product_fence,
+  abandoned_product,
+  abandoned_box,
+  absent_warp,
+  misaligned_operand,
+};
+
+template <Fault Planted>
+__global__ void ring_kernel(const TensorMap map_a, const TensorMap map_b, int steps, float* d) {
+  constexpr int kStages = 2, kPanelA = 64 * 128, kPanelB = 128 * 128;
+  FASTARCH_DYNAMIC_SHARED(char, room);
+  FASTARCH_SHARED(uint64_t, full, [kStages]);
+  FASTARCH_SHARED(uint64_t, empty, [kStages]);
+  char* const stages = room + (kBoxAlignment - shared_address(room) % kBoxAlignment) % kBoxAlignment;
+  const auto stage_of = [&](int step) { return stages + step % kStages * (kPanelA + kPanelB); };
+  const auto parity_of = [](int step) { return static_cast<uint32_t>(step / kStages % 2); };
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kStages; ++i) {
+      init_barrier(&full[i], 1);
+      init_barrier(&empty[i], kWarpgroup);
+    }
+    publish_barriers();
+  }
+  __syncthreads();
+  const auto load = [&](int step) {
+    uint64_t* const barrier = &full[step % kStages];
+    load_box(stage_of(step), map_a, barrier, step * 64, 0);
+    load_box(stage_of(step) + kPanelA, map_b, barrier, step * 64, 0);
+  };
+  if (threadIdx.x >= kWarpgroup) {
+    if (threadIdx.x != kWarpgroup) return;
+    for (int step = 0; step < steps; ++step) {
+      wait_barrier(&empty[step % kStages], parity_of(step) ^ 1);
+      if (Planted == Fault::unannounced_bytes)
+        arrive(&full[step % kStages]);
+      else
+        arrive_expecting(&full[step % kStages], kPanelA + kPanelB);
+      load(step);
+    }
+    if (Planted == Fault::abandoned_box) {
+      wait_barrier(&empty[steps % kStages], parity_of(steps) ^ 1);
+      load(steps);
+    }
+    return;
+  }
+  float sum[64] = {};
+  const auto release = [&](int step) { arrive(&empty[step % kStages]); };
+  for (int step = 0; step < steps; ++step) {
+    wait_barrier(&full[step % kStages], parity_of(step) ^ (Planted == Fault::wrong_parity ? 1u : 0u));
+    if (Planted == Fault::absent_warp && step == 3 && threadIdx.x / 32 == 1) {
+      release(step);
+      continue;
+    }
+    if (Planted != Fault::missing_product_fence) fence_products();
+    for (int k = 0; k < 4; ++k) {
+      const char* const a =
+          stage_of(step) + (Planted == Fault::misaligned_operand ? 128 : 0) + k * kProductBytes;
+      multiply_async<MmaType::bfloat16, true, true>(
+          sum, operand_descriptor(a, 0, 1024),
+          operand_descriptor(stage_of(step) + kPanelA + k * kProductBytes, 0, 1024), true);
+    }
+    commit_products();
+    if (Planted == Fault::early_release) release(step);
+    if (Planted != Fault::missing_product_wait && Planted != Fault::abandoned_product) wait_products<0>();
+    if (Planted == Fault::missing_product_wait)
+      for (int i = 0; i < 64; ++i) d[threadIdx.x * 64 + i] = sum[i];
+    if (Planted == Fault::missing_product_wait) wait_products<0>();
+    if (Planted != Fault::early_release) release(step);
+  }
+  if (Planted == Fault::missing_product_wait) return;
+  for (int i = 0; i < 64; ++i) d[threadIdx.x * 64 + i] = sum[i];
+}
+
+template <Fault Planted>
+void expect_ring() {
+  constexpr int kSteps = 4, kDepth = 64 * kSteps;
+  // Every step has values of its own; each of its 64 values of k adds 1 * (step + 1).
+  std::vector<fastarch::bfloat16> a(64 * kDepth), b(128 * kDepth);
+  for (size_t i = 0; i < b.size(); ++i) {
+    const auto step = static_cast<float>(i % kDepth / 64 + 1);
+    if (i < a.size()) a[i] = fastarch::round_to<fastarch::bfloat16>(step);
+    b[i] = fastarch::round_to<fastarch::bfloat16>(1.0f);
+  }
+  const TensorMap map_a = make_tensor_map("ring", a.data(), {{kDepth, 2, 64}, {64, kDepth * 2, 64}});
+  const TensorMap map_b = make_tensor_map("ring", b.data(), {{kDepth, 2, 64}, {128, kDepth * 2, 128}});
+  right_for_all_seeds([&] {
+    std::vector<float> d(64 * kWarpgroup);
+    launch("ring", ring_kernel<Planted>, 1, kWarpgroup + 32, 1024 + 2 * 192 * 128, nullptr, map_a, map_b,
+           kSteps, d.data());
+    return std::all_of(d.begin(), d.end(), [](float x) { return x == 64 * 10; });
+  });
+}
+
+#define RING_TWINS(name) \
+  TWINS(name) { expect_ring<Faulty ? Fault::name : Fault::none>(); }
+RING_TWINS(unannounced_bytes)
+RING_TWINS(wrong_parity)
+RING_TWINS(early_release)
+RING_TWINS(missing_product_wait)
+RING_TWINS(missing_product_fence)
+RING_TWINS(abandoned_product)
+RING_TWINS(abandoned_box)
+RING_TWINS(absent_warp)
+RING_TWINS(misaligned_operand)
 
 }  // namespace
 
