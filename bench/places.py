@@ -26,7 +26,7 @@ def contenders_of(places: list[peers.Place]) -> list[tuple[peers.Place, str]]:
 def measure(benchmark: Any, made: tuple[list[Contender], np.ndarray], name: str) -> None:
     """Times one contender on the host's clock, the device waited for; its error goes to the report."""
     contenders, reference = made
-    run = next((contender.run for contender in contenders if contender.name == name), None)
+    run = next((c.run for c in contenders if c.name == name and c.refused is None), None)
     if run is None:
         pytest.skip(f"{name} does not take this problem")
     benchmark.extra_info["error"] = relative_error(run(), reference)

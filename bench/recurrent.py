@@ -1,7 +1,8 @@
-"""The problems of the recurrent benchmarks and all that computes them: fastarch and PyTorch.
+"""The problems of the recurrent benchmarks and all that computes them: fastarch, PyTorch and cuDNN.
 
-float32, and on a GPU bfloat16 and float16 too. On a GPU PyTorch means cuDNN, and fastarch each of its
-algorithms, where it takes the layer; on the host each of its backends.
+float32, and on a GPU bfloat16 and float16 too. On a GPU fastarch means each of its algorithms, PyTorch cuDNN
+as it chooses, and cuDNN each of its algorithms through its C API; what does not take a layer is listed as
+refused. On the host each of fastarch's backends.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import cudnn_rnn
 import numpy as np
 from peers import Place, random_float32, theirs, torch
 from timing import Contender
@@ -48,13 +50,25 @@ HOST = [
     Sequence("rnn", 64, 32, 256),
     Sequence("lstm", 200, 16, 32),
 ]
-DEVICE = [
+# The most telling first: a table that time cuts short has them.
+TELLING = [
+    *(Sequence("lstm", 1024, 16, 768, dtype) for dtype in ("float16", "bfloat16", "float32")),
+    Sequence("gru", 1024, 16, 768, "bfloat16"),
+    *(
+        Sequence(kind, 256, n, h, dtype)
+        for h, n in ((512, 16), (1024, 128), (2048, 1))
+        for kind in ("lstm", "gru")
+        for dtype in ("bfloat16", "float32")
+    ),
+]
+GRID = [
     Sequence(kind, 256, n, h, dtype)
     for dtype in ("float32", "bfloat16", "float16")
     for kind in ("lstm", "gru")
     for h in (128, 512, 1024, 2048)
     for n in (1, 16, 128)
 ]
+DEVICE = TELLING + [problem for problem in GRID if problem not in TELLING]
 DIRECTIONS = ("forward", "forward+backward")
 
 
@@ -71,7 +85,11 @@ def name_of(backend: str, algorithm: str) -> str:
 
 def names(place: Place) -> list[str]:
     """The names of all contenders."""
-    return [name_of(*way) for way in ways(place)] + [c.name for c in theirs(place, lambda: None)]
+    found = [name_of(*way) for way in ways(place)] + [c.name for c in theirs(place, lambda: None)]
+    if place.device == "cuda":
+        by_name = [way for dtype in ("float32", "float16") for way in cudnn_rnn.ways(dtype, "forward")]
+        found += dict.fromkeys(cudnn_rnn.name_of(*way) for way in by_name)
+    return found
 
 
 def contenders(problem: Sequence, direction: str, place: Place) -> tuple[list[Contender], np.ndarray]:
@@ -105,22 +123,53 @@ def contenders(problem: Sequence, direction: str, place: Place) -> tuple[list[Co
 
         return call
 
-    def fits(backend: str, algorithm: str) -> bool:
+    def refusal(backend: str, algorithm: str) -> str | None:
         try:
             ours(backend, algorithm)()
         except ValueError as error:
             if f"algorithm '{algorithm}'" not in str(error):
                 raise
-            return False  # a layer too large to stay resident
-        return True
+            return str(error)  # a layer too large to stay resident
+        return None
 
-    entries = [Contender(name_of(*way), ours(*way)) for way in ways(place) if fits(*way)]
+    entries = [Contender(name_of(*way), ours(*way), refused=refusal(*way)) for way in ways(place)]
     if torch is not None:
         tensors = [place.tensor(a).to(getattr(torch, p.dtype)) for a in (*host, dy)]
         entries += theirs(place, _torch_pass(p, direction, tensors[:-1], tensors[-1]))
+    if place.device == "cuda":
+        typed = [of_type(a) for a in host[1:]]
+        entries += _cudnn(p, direction, typed, native[0], native_dy)
+        if torch is not None:
+            # In double precision the processor would take longer than all measurements.
+            wide = [place.tensor(a).double() for a in (*host, dy)]
+            return entries, _torch_pass(p, direction, wide[:-1], wide[-1])().detach().cpu().numpy()
     with fa.backend("numpy"):
         reference = run([a.astype(np.float64) for a in host], dy.astype(np.float64), "auto")
     return entries, reference
+
+
+def _cudnn(p: Sequence, direction: str, weights: list[np.ndarray], x: Any, dy: Any) -> list[Contender]:
+    """cuDNN by each of its algorithms, or the words in which it refuses the layer."""
+    import cupy
+
+    buffers = cupy.empty_like(x), cupy.empty_like(x)
+    entries = []
+    for way in cudnn_rnn.ways(p.dtype, direction):
+        algorithm, math, training = way
+        name = cudnn_rnn.name_of(*way)
+        try:
+            layer = cudnn_rnn.Layer(
+                *(cudnn_rnn.find(), cudnn_rnn.Memory.of_device(), p.kind, weights[0].dtype, x.shape),
+                *(algorithm, math, weights, training),
+            )
+            call = cudnn_rnn.pass_of(layer, direction, x, dy, buffers, cupy.asnumpy)
+            call()
+        except cudnn_rnn.Unsupported as error:
+            entries.append(Contender(name, lambda: None, refused=str(error)))
+        else:
+            # tf32 is other arithmetic than float32's: listed, but no peer of it.
+            entries.append(Contender(name, call, peer=math != "tf32"))
+    return entries
 
 
 def _torch_pass(p: Sequence, direction: str, tensors: list[Any], dy: Any) -> Callable[[], Any]:

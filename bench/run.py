@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,38 @@ from typing import Any
 import import_time
 import layers
 import lenet
+import memory
 import overhead
 import peers
 import rbm
+import recurrent
 from timing import HEADER, Contender, DeviceClock, Result, WallClock, compare, environment, line
 
 from fastarch import backends
 
 SUITES = ("conv2d", "pool2d", "rbm", "lenet", "overhead", "import")
-TABLES = ("layers",)  # minutes long: only when named
+TABLES = ("memory", "recurrent", "layers")  # minutes long on a device: only when named
 
 
 def report(results: list[Result], kept: list[dict[str, Any]]) -> None:
     for result in results:
         print(line(result), flush=True)
         kept.append(result.to_dict())
+
+
+class Deadline:
+    """Until when problems are begun, and those that were not."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.end = None if seconds is None else time.monotonic() + seconds
+        self.left_out: list[str] = []
+
+    def passed(self, problem: str) -> bool:
+        """Whether this problem is left out."""
+        late = self.end is not None and time.monotonic() > self.end
+        if late:
+            self.left_out.append(problem)
+        return late
 
 
 def problems_of(suite: str, place: peers.Place, quick: bool) -> list[Any]:
@@ -45,7 +63,9 @@ def problems_of(suite: str, place: peers.Place, quick: bool) -> list[Any]:
     return problems[:3] if quick else problems
 
 
-def kernels(suite: str, place: peers.Place, seconds: float, quick: bool) -> list[dict[str, Any]]:
+def kernels(
+    suite: str, place: peers.Place, seconds: float, quick: bool, deadline: Deadline
+) -> list[dict[str, Any]]:
     """The convolution or the pooling suite, or the layers of the networks."""
     kept: list[dict[str, Any]] = []
     clock = DeviceClock() if place.device == "cuda" else WallClock()
@@ -53,10 +73,36 @@ def kernels(suite: str, place: peers.Place, seconds: float, quick: bool) -> list
     make: Any = peers.pooling_contenders if suite == "pool2d" else peers.convolution_contenders
     for problem in problems_of(suite, place, quick):
         for direction in passes:
-            contenders, reference = make(problem, direction, place)
             name = f"{problem.name} {direction}"
+            if deadline.passed(name):
+                continue
+            contenders, reference = make(problem, direction, place)
             flops = None if suite == "pool2d" else problem.flops
             report(compare(suite, name, contenders, reference, clock, seconds, flops), kept)
+    return kept
+
+
+def passes_of(
+    suite: str, place: peers.Place, seconds: float, quick: bool, deadline: Deadline
+) -> list[dict[str, Any]]:
+    """The recurrent or the memory table."""
+    kept: list[dict[str, Any]] = []
+    clock = DeviceClock() if place.device == "cuda" else WallClock()
+    module: Any = recurrent if suite == "recurrent" else memory
+    problems = module.DEVICE if place.device == "cuda" else module.HOST
+    for problem in problems[:2] if quick else problems:
+        for direction in module.DIRECTIONS:
+            name = f"{problem.name} {direction}"
+            if deadline.passed(name):
+                continue
+            contenders, reference = module.contenders(problem, direction, place)
+            flops = problem.flops(direction) if suite == "recurrent" else None
+            least = problem.least_bytes(direction) if suite == "memory" else None
+            report(compare(suite, name, contenders, reference, clock, seconds, flops, least), kept)
+    for step in memory.STEPS if suite == "memory" else ():
+        if not deadline.passed(step.name):
+            entries, least = memory.steps(step, place)
+            report(compare(suite, step.name, entries, None, clock, seconds, least_bytes=least), kept)
     return kept
 
 
@@ -90,8 +136,12 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few problems, short measurements")
     parser.add_argument("--only", nargs="+", choices=SUITES + TABLES, default=SUITES, help="which suites")
     parser.add_argument("--device", choices=("host", "cuda"), help="default: cuda where it is usable")
+    parser.add_argument(
+        "--budget", type=float, metavar="SECONDS", help="begin no further problem of a long table after these"
+    )
     options = parser.parse_args()
 
+    deadline = Deadline(options.budget)
     reason = backends.reason_unusable("cuda")
     if options.device == "cuda" and reason:
         parser.error(f"--device cuda: {reason}")
@@ -102,7 +152,16 @@ def main() -> int:
     for suite in ("conv2d", "pool2d", "layers"):
         if suite in options.only:
             # Many layers: shorter rounds.
-            out["results"] += kernels(suite, place, 0.1 if suite == "layers" else seconds, options.quick)
+            out["results"] += kernels(
+                suite, place, 0.1 if suite == "layers" else seconds, options.quick, deadline
+            )
+    for suite in ("memory", "recurrent"):
+        if suite in options.only:
+            # Many contenders: shorter rounds.
+            out["results"] += passes_of(suite, place, seconds / 10, options.quick, deadline)
+    if deadline.left_out:
+        out["left_out"] = deadline.left_out
+        print(f"left out after {options.budget:g} s: {len(deadline.left_out)} of the tables' passes")
     if "rbm" in options.only:
         clock = DeviceClock() if place.device == "cuda" else WallClock()
         report(rbm.measure(place, clock, seconds, options.quick), out["results"])

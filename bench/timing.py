@@ -24,6 +24,7 @@ class Contender:
     name: str
     run: Callable[[], Any]
     peer: bool = False  # the ratio is taken to the fastest of these
+    refused: str | None = None  # why it does not compute this; then it is listed and not run
 
 
 @dataclass
@@ -33,13 +34,15 @@ class Result:
     suite: str
     problem: str
     contender: str
-    median_us: float
-    low_us: float  # first and third quartile
-    high_us: float
+    median_us: float | None  # none where it was refused
+    low_us: float | None  # first and third quartile
+    high_us: float | None
     rounds: int
     ratio: float | None  # its median over the fastest peer's: below 1 is faster than the peer
     error: float | None  # largest difference to the float64 reference over the reference's largest value
     gflops: float | None
+    refused: str | None = None
+    gbytes: float | None = None  # its least bytes over its median, in GB/s
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -91,8 +94,17 @@ def compare(
     clock: WallClock | DeviceClock,
     seconds: float,
     flops: float | None = None,
+    least_bytes: float | None = None,
 ) -> list[Result]:
     """Times the contenders in turn, again and again, for about `seconds` each, in rounds of 2 ms or more."""
+    refusals = [
+        Result(suite, problem, c.name, None, None, None, 0, None, None, None, c.refused)
+        for c in contenders
+        if c.refused is not None
+    ]
+    contenders = [contender for contender in contenders if contender.refused is None]
+    if not contenders:
+        return refusals
     errors, repeats = {}, {}
     for contender in contenders:
         output = contender.run()
@@ -125,22 +137,26 @@ def compare(
                 median / min(peers) if peers else None,
                 errors[contender.name],
                 flops / median / 1e9 if flops else None,
+                gbytes=least_bytes / median / 1e9 if least_bytes else None,
             )
         )
-    return results
+    return results + refusals
 
 
-HEADER = f"{'problem':<42} {'contender':<22} {'median':>11} {'ratio':>7} {'Gflop/s':>9} {'error':>9}"
+HEADER = f"{'problem':<42} {'contender':<30} {'median':>11} {'ratio':>7} {'Gflop/s':>9} {'error':>9}"
 
 
 def line(result: Result) -> str:
     """A row under HEADER. The ratio is to the fastest peer: 1.00x is as fast, 2.00x takes twice as long."""
+    if result.median_us is None:
+        return f"{result.problem:<42} {result.contender:<30} refused: {result.refused}"
     unit, scale = ("us", 1) if result.median_us < 1e4 else ("ms", 1e-3)
     ratio = "" if result.ratio is None else f"{result.ratio:.2f}x"
-    gflops = "" if result.gflops is None else f"{result.gflops:.1f}"
+    rate = "" if result.gflops is None else f"{result.gflops:.1f}"
+    rate = rate if result.gbytes is None else f"{result.gbytes:.0f} GB/s"
     error = "" if result.error is None else f"{result.error:.1e}"
     time_text = f"{result.median_us * scale:.1f} {unit}"
-    return f"{result.problem:<42} {result.contender:<22} {time_text:>11} {ratio:>7} {gflops:>9} {error:>9}"
+    return f"{result.problem:<42} {result.contender:<30} {time_text:>11} {ratio:>7} {rate:>9} {error:>9}"
 
 
 def environment() -> dict[str, Any]:

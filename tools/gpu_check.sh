@@ -1,8 +1,14 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can tell, in stages that can be called alone:
-#   tools/gpu_check.sh [build] [test] [wgmma] [sanitize] [bench] [layers]        (no argument: all)
+#   tools/gpu_check.sh [first] [build] [smoke] [test] [wgmma] [sanitize] [bench] [memory] [recurrent] [layers] (none: all)
 # Needs CUDA 13, Python with the build tools, CuPy and PyTorch; no network. Results go to $OUT (default: build/gpu_check)
 # as JSON with device, driver and commit. Each stage stops itself well before ten minutes.
+#
+# With one call of ten minutes: `first`, which is build (at most 240 s; a wheel built elsewhere for this architecture, in
+# $WHEEL, takes seconds), smoke (the operators' cases on cuda, 120 s), recurrent (120 s) and memory (60 s): the most telling
+# problems come first, and what the time did not allow is listed in the JSON. With five minutes more on the same
+# machine: `recurrent` again with LIMIT=280, or `layers` with LIMIT=280. Of the long stages one call fits each: build and
+# smoke together, test, sanitize, bench, recurrent, layers. LIMIT: seconds for recurrent, memory and layers.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-build/gpu_check}
@@ -54,9 +60,18 @@ stage() { # stage NAME LIMIT-SECONDS JUNIT-FILE COMMAND...: runs, keeps the log,
   return "$status"
 }
 
-build() {
+build() { # build [LIMIT]
+  if [ -n "${WHEEL:-}" ]; then
+    stage build 60 "" "$PYTHON" -m pip install --no-index --no-deps --force-reinstall "$WHEEL"
+    return
+  fi
   FASTARCH_CUDA=ON FASTARCH_EMULATOR=OFF FASTARCH_CUDA_ARCHITECTURES="$architecture-real" CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) \
-    stage build 480 "" "$PYTHON" -m pip install --no-build-isolation --no-deps --force-reinstall .
+    stage build "${1:-480}" "" "$PYTHON" -m pip install --no-build-isolation --no-deps --force-reinstall .
+}
+
+smoke() { # every case of every operator on the device, without the long suites
+  FASTARCH_TEST_BACKENDS=cuda \
+    stage smoke 120 "$OUT/smoke.xml" "$PYTHON" -m pytest tests/test_operators.py --maxfail=20 --junitxml="$OUT/smoke.xml"
 }
 
 run_tests() {
@@ -88,21 +103,30 @@ bench() {
   stage bench 540 "" "$PYTHON" bench/run.py --json "$OUT/bench-results.json"
 }
 
-layers() { # every convolution of the networks, against cuDNN in both layouts
-  stage layers 570 "" "$PYTHON" bench/run.py --only layers --json "$OUT/layers-results.json"
+table() { # table NAME LIMIT: one of the long tables of bench/run.py, which begins nothing in its last fifth
+  local name=$1 limit=${LIMIT:-$2}
+  stage "$name" "$limit" "" "$PYTHON" bench/run.py --only "$name" --budget "$((limit * 4 / 5))" --json "$OUT/$name-results.json"
+}
+
+first() {
+  build 240 && { smoke; table recurrent 120; table memory 60; }
 }
 
 for name in "${@:-all}"; do
   case $name in
+    first) first ;;
     build) build ;;
+    smoke) smoke ;;
     test) run_tests ;;
     wgmma) wgmma ;;
     sanitize) sanitize ;;
     bench) bench ;;
-    layers) layers ;;
-    all) build && { run_tests; wgmma; sanitize; bench; layers; } ;;
+    memory) table memory 240 ;;
+    recurrent) table recurrent 540 ;;
+    layers) table layers 570 ;; # every convolution of the networks, against cuDNN in both layouts
+    all) build && { run_tests; wgmma; sanitize; bench; table memory 240; table recurrent 540; table layers 570; } ;;
     *)
-      echo "gpu_check: unknown stage '$name' (build, test, wgmma, sanitize, bench, layers)" >&2
+      echo "gpu_check: unknown stage '$name' (first, build, smoke, test, wgmma, sanitize, bench, memory, recurrent, layers)" >&2
       exit 2
       ;;
   esac
