@@ -128,26 +128,10 @@ def training(place: peers.Place, seconds: float) -> list[dict[str, Any]]:
     return kept
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, help="write the results here")
-    parser.add_argument("--quick", action="store_true", help="few problems, short measurements")
-    parser.add_argument("--only", nargs="+", choices=SUITES + TABLES, default=SUITES, help="which suites")
-    parser.add_argument("--device", choices=("host", "cuda"), help="default: cuda where it is usable")
-    parser.add_argument(
-        "--budget", type=float, metavar="SECONDS", help="begin no further problem of a long table after these"
-    )
-    options = parser.parse_args()
-
-    deadline = Deadline(options.budget)
-    reason = backends.reason_unusable("cuda")
-    if options.device == "cuda" and reason:
-        parser.error(f"--device cuda: {reason}")
-    place = peers.Place(options.device or ("host" if reason else "cuda"))
-    seconds = 0.1 if options.quick else 1.0
-    out: dict[str, Any] = {"environment": environment(), "place": place.device, "results": []}
+def measure(
+    options: argparse.Namespace, place: peers.Place, seconds: float, deadline: Deadline, out: dict[str, Any]
+) -> None:
+    """All suites that were asked for, into `out`."""
     print(HEADER, flush=True)
     for suite in ("conv2d", "pool2d", "layers"):
         if suite in options.only:
@@ -175,9 +159,34 @@ def main() -> int:
     if "import" in options.only:
         out["import_ms"] = import_time.measure(5 if options.quick else 15)
         print("\nimport: " + ", ".join(f"{name} {ms:.0f} ms" for name, ms in out["import_ms"].items()))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(out, indent=1) + "\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--quick", action="store_true", help="few problems, short measurements")
+    parser.add_argument("--only", nargs="+", choices=SUITES + TABLES, default=SUITES, help="which suites")
+    parser.add_argument("--device", choices=("host", "cuda"), help="default: cuda where it is usable")
+    parser.add_argument(
+        "--budget", type=float, metavar="SECONDS", help="begin no further problem of a long table after these"
+    )
+    options = parser.parse_args()
+
+    deadline = Deadline(options.budget)
+    reason = backends.reason_unusable("cuda")
+    if options.device == "cuda" and reason:
+        parser.error(f"--device cuda: {reason}")
+    place = peers.Place(options.device or ("host" if reason else "cuda"))
+    seconds = 0.1 if options.quick else 1.0
+    out: dict[str, Any] = {"environment": environment(), "place": place.device, "results": []}
+    try:
+        measure(options, place, seconds, deadline, out)
+    finally:  # what was measured before an error is kept
+        if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(out, indent=1) + "\n")
     return 0
 
 
