@@ -342,11 +342,12 @@ def test_a_loaded_state_captures_anew(device: Device) -> None:
     assert device.log.count("begin") == 2
 
 
-def test_another_precision_captures_anew(device: Device) -> None:
+@pytest.mark.parametrize("other", [lambda: fa.precision("tf32"), lambda: fa.conv_algorithm("winograd2")])
+def test_another_arithmetic_captures_anew(device: Device, other: Callable[[], Any]) -> None:
     graph, x = fa.cuda.graph(accumulate(device, device.ndarray(np.zeros(3)))), device.ndarray(np.ones(3))
     for _ in range(3):
         graph(x)
-    with fa.precision("tf32"):
+    with other():
         graph(x)
         graph(x)
     assert device.log.count("begin") == 2

@@ -17,7 +17,8 @@ PACKAGE = ROOT / "python" / "fastarch"
 
 # Lowest first. A module imports its own layer's package and what is below, never what is above or beside it.
 LAYERS = (
-    {"backends", "capturing", "precisions"},
+    {"choices"},
+    {"algorithms", "backends", "capturing", "precisions"},
     {"arrays"},
     {"random"},
     {"ops", "information", "progress"},
@@ -38,7 +39,7 @@ TOGETHER = (
     {"models", "io"},
 )
 # A model is layers and operators: what is below them is their business.
-BELOW_MODELS = {"arrays", "backends", "precisions"} | COMPILED
+BELOW_MODELS = {"algorithms", "arrays", "backends", "choices", "precisions"} | COMPILED
 
 # These say which version of the package they are.
 READS_VERSION = {"information", "io", "train", "cli"}

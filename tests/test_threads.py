@@ -16,7 +16,7 @@ import pytest
 
 import fastarch as fa
 from conftest import Backend, on_host, seeded
-from fastarch import autograd, backends, precisions
+from fastarch import algorithms, autograd, backends, precisions
 
 
 @pytest.mark.backends("cpu", "emulator")
@@ -138,12 +138,15 @@ def test_a_thread_count_that_is_none_is_told(count: str) -> None:
 
 SCOPES: list[tuple[Callable[[], Any], Callable[[], Any]]] = [
     (lambda: fa.precision("tf32"), precisions.current),
+    (lambda: fa.conv_algorithm("winograd2"), algorithms.current),
     (lambda: fa.backend("numpy"), backends.current),
     (fa.no_grad, autograd.is_grad_enabled),
 ]
 
 
-@pytest.mark.parametrize(("make", "current"), SCOPES, ids=["precision", "backend", "no_grad"])
+@pytest.mark.parametrize(
+    ("make", "current"), SCOPES, ids=["precision", "conv_algorithm", "backend", "no_grad"]
+)
 def test_one_scope_in_two_threads(make: Callable[[], Any], current: Callable[[], Any]) -> None:
     """Each thread leaves it to what was in force there, though the other one entered in between."""
     scope, outside = make(), current()

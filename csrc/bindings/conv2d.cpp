@@ -13,6 +13,7 @@ using Pair = std::pair<int64_t, int64_t>;  // (rows, columns)
 struct Geometry {
   Pair stride, padding, dilation;
   int64_t groups;
+  int algorithm;
 };
 
 // The problem that three operands describe: image [N, C, H, W], filters [K, C/groups, R, S], output [N, K, P,
@@ -47,16 +48,18 @@ Conv2dShape shape_of(Operands& operands, const ArrayView& x, const char* x_name,
   shape.stride_h = g.stride.first, shape.stride_w = g.stride.second;
   shape.padding_h = g.padding.first, shape.padding_w = g.padding.second;
   shape.dilation_h = g.dilation.first, shape.dilation_w = g.dilation.second;
+  check(g.algorithm >= 0 && g.algorithm <= 3, op, "algorithm ", g.algorithm, ", expected 0 to 3");
+  shape.algorithm = static_cast<ConvAlgorithm>(g.algorithm);
   return shape;
 }
 
 void conv2d_forward(py::handle x, py::handle weight, py::handle bias, py::handle residual, py::handle y,
                     Pair stride, Pair padding, Pair dilation, int64_t groups, int kind, int precision,
-                    uintptr_t stream) {
+                    int algorithm, uintptr_t stream) {
   Operands operands("conv2d", kMemory, device::kHalves);
   const ArrayView vx = operands.in(x, "x"), vw = operands.in(weight, "weight"), vy = operands.out(y, "y");
   const Conv2dShape shape =
-      shape_of(operands, vx, "x", vw, "weight", vy, "y", {stride, padding, dilation, groups});
+      shape_of(operands, vx, "x", vw, "weight", vy, "y", {stride, padding, dilation, groups, algorithm});
   const ArrayView vb = operands.in_or_none(bias, "bias", {shape.k}),
                   vr = operands.in_or_none(residual, "residual", {shape.n, shape.k, shape.p, shape.q});
   const Activation activation = activation_of("conv2d", kind);
@@ -68,12 +71,12 @@ void conv2d_forward(py::handle x, py::handle weight, py::handle bias, py::handle
 }
 
 void conv2d_backward_input(py::handle dy, py::handle weight, py::handle dx, Pair stride, Pair padding,
-                           Pair dilation, int64_t groups, int precision, uintptr_t stream) {
+                           Pair dilation, int64_t groups, int precision, int algorithm, uintptr_t stream) {
   Operands operands("conv2d_backward", kMemory, device::kHalves);
   const ArrayView vdy = operands.in(dy, "dy"), vw = operands.in(weight, "weight"),
                   vdx = operands.out(dx, "dx");
   const Conv2dShape shape =
-      shape_of(operands, vdx, "dx", vw, "weight", vdy, "dy", {stride, padding, dilation, groups});
+      shape_of(operands, vdx, "dx", vw, "weight", vdy, "dy", {stride, padding, dilation, groups, algorithm});
   py::gil_scoped_release unlocked;
   device::dispatch(operands.dtype(), "conv2d_backward", [&]<class T>() {
     device::conv2d_backward_input(data<T>(vdy), data<T>(vw), mutable_data<T>(vdx), shape,
@@ -86,7 +89,7 @@ void conv2d_backward_weight(py::handle dy, py::handle x, py::handle dw, py::hand
   Operands operands("conv2d_backward", kMemory, device::kHalves);
   const ArrayView vdy = operands.in(dy, "dy"), vx = operands.in(x, "x"), vdw = operands.out(dw, "dw");
   const Conv2dShape shape =
-      shape_of(operands, vx, "x", vdw, "dw", vdy, "dy", {stride, padding, dilation, groups});
+      shape_of(operands, vx, "x", vdw, "dw", vdy, "dy", {stride, padding, dilation, groups, 0});
   const ArrayView vdb = operands.out_or_none(db, "db", {shape.k});
   py::gil_scoped_release unlocked;
   device::dispatch(operands.dtype(), "conv2d_backward", [&]<class T>() {
@@ -100,10 +103,11 @@ void conv2d_backward_weight(py::handle dy, py::handle x, py::handle dw, py::hand
 void bind_conv2d(py::module_& m) {
   m.def("conv2d_forward", &conv2d_forward, py::arg("x"), py::arg("weight"), py::arg("bias"),
         py::arg("residual"), py::arg("y"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
-        py::arg("groups"), py::arg("kind"), py::arg("precision") = 0, py::arg("stream") = 0);
+        py::arg("groups"), py::arg("kind"), py::arg("precision") = 0, py::arg("algorithm") = 0,
+        py::arg("stream") = 0);
   m.def("conv2d_backward_input", &conv2d_backward_input, py::arg("dy"), py::arg("weight"), py::arg("dx"),
         py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
-        py::arg("precision") = 0, py::arg("stream") = 0);
+        py::arg("precision") = 0, py::arg("algorithm") = 0, py::arg("stream") = 0);
   m.def("conv2d_backward_weight", &conv2d_backward_weight, py::arg("dy"), py::arg("x"), py::arg("dw"),
         py::arg("db"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
         py::arg("precision") = 0, py::arg("stream") = 0);

@@ -6,6 +6,7 @@
 
 #include "cpu/depthwise.h"
 #include "cpu/patches.h"
+#include "cpu/winograd_choice.h"
 
 namespace fastarch::cpu {
 namespace {
@@ -141,13 +142,9 @@ struct Correlation {
   }
 };
 
-}  // namespace
-
 template <class T>
-void conv2d_forward(const T* x, const T* weight, const T* bias, const T* residual, T* y,
-                    const Conv2dShape& shape, Activation kind, Precision, Stream) {
-  const Conv2dShape& a = shape;
-  if (a.n * a.k * a.p * a.q == 0) return;
+void forward_directly(const T* x, const T* weight, const T* bias, const T* residual, T* y,
+                      const Conv2dShape& a, Activation kind) {
   if (depthwise::is_depthwise(a)) return depthwise::forward(x, weight, bias, residual, y, a, kind);
   Correlation<T> correlation{x,
                              a.n,
@@ -170,8 +167,6 @@ void conv2d_forward(const T* x, const T* weight, const T* bias, const T* residua
   correlation.add(std::move(part));
   correlation.run();
 }
-
-namespace {
 
 // One axis of the input gradient: the inputs first, first + stride, ... see the same taps, those r for which
 // first + padding - r*dilation is a multiple of the stride, and each tap a line of outputs.
@@ -220,12 +215,8 @@ void depthwise_input_gradient(const T* dy, const T* weight, T* dx, const Conv2dS
   depthwise::backward_input(dy, weight, dx, a, layout, phases);
 }
 
-}  // namespace
-
 template <class T>
-void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& shape, Precision, Stream) {
-  const Conv2dShape& a = shape;
-  if (a.n * a.c * a.h * a.w == 0) return;
+void backward_input_directly(const T* dy, const T* weight, T* dx, const Conv2dShape& a) {
   const int64_t channels = a.k / a.groups, rows = a.c / a.groups, taps = a.r * a.s;
   const GradientAxis down(a.h, a.r, a.stride_h, a.padding_h, a.dilation_h);
   const GradientAxis right(a.w, a.s, a.stride_w, a.padding_w, a.dilation_w);
@@ -262,6 +253,76 @@ void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShap
       correlation.add(std::move(part));
     }
   correlation.run();
+}
+
+// By Winograd's transforms where the algorithm says so, or leaves the choice and it is worth it; directly(n,
+// count) computes images [n, n + count) otherwise.
+template <class T, class Directly>
+void correlate(WinogradProblem<T> problem, int64_t n, ConvAlgorithm algorithm, const Directly& directly) {
+  if (algorithm == ConvAlgorithm::automatic) {
+    problem.images = winograd::images_in_range(problem, n);
+  } else {
+    for (int64_t i = 0; i < n; ++i) problem.images.push_back(i);
+  }
+  if (!problem.images.empty()) {
+    if (algorithm == ConvAlgorithm::winograd4) {
+      winograd::Convolution<T, 4>(problem).run();
+    } else {
+      winograd::Convolution<T, 2>(problem).run();
+    }
+  }
+  int64_t done = 0;
+  problem.images.push_back(n);
+  for (const int64_t image : problem.images) {
+    if (image > done) directly(done, image - done);
+    done = image + 1;
+  }
+}
+
+bool by_winograd(const Conv2dShape& a, int64_t channels, int64_t filters, int64_t p, int64_t q,
+                 bool float32) {
+  switch (a.algorithm) {
+    case ConvAlgorithm::direct: return false;
+    case ConvAlgorithm::automatic:
+      return winograd::applies(a) && float32 && winograd::pays(a.n, channels, filters, p, q);
+    default: return winograd::applies(a);
+  }
+}
+
+}  // namespace
+
+template <class T>
+void conv2d_forward(const T* x, const T* weight, const T* bias, const T* residual, T* y,
+                    const Conv2dShape& shape, Activation kind, Precision, Stream) {
+  const Conv2dShape& a = shape;
+  if (a.n * a.k * a.p * a.q == 0) return;
+  if (!by_winograd(a, a.c, a.k, a.p, a.q, sizeof(T) == 4))
+    return forward_directly(x, weight, bias, residual, y, a, kind);
+  const WinogradProblem<T> problem{x, {},    a.c, a.h, a.w, -a.padding_h, -a.padding_w, weight,   a.c * 9,
+                                   9, false, y,   a.k, a.p, a.q,          bias,         residual, kind};
+  correlate(problem, a.n, a.algorithm, [&](int64_t n, int64_t count) {
+    Conv2dShape some = a;
+    some.n = count;
+    const int64_t first = n * a.k * a.p * a.q;
+    forward_directly(x + n * a.c * a.h * a.w, weight, bias, residual ? residual + first : nullptr, y + first,
+                     some, kind);
+  });
+}
+
+template <class T>
+void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& shape, Precision, Stream) {
+  const Conv2dShape& a = shape;
+  if (a.n * a.c * a.h * a.w == 0) return;
+  if (!by_winograd(a, a.k, a.c, a.h, a.w, sizeof(T) == 4)) return backward_input_directly(dy, weight, dx, a);
+  // dx is the correlation of dy with the filters turned and transposed.
+  const WinogradProblem<T> problem{
+      dy,   {}, a.k, a.p, a.q, a.padding_h - 2, a.padding_w - 2, weight,          9, a.c * 9,
+      true, dx, a.c, a.h, a.w, nullptr,         nullptr,         Activation::none};
+  correlate(problem, a.n, a.algorithm, [&](int64_t n, int64_t count) {
+    Conv2dShape some = a;
+    some.n = count;
+    backward_input_directly(dy + n * a.k * a.p * a.q, weight, dx + n * a.c * a.h * a.w, some);
+  });
 }
 
 namespace {

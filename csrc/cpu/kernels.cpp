@@ -10,6 +10,7 @@
 #include "cpu/pool_kernels.h"
 #include "cpu/recurrent_kernels.h"
 #include "cpu/som_kernels.h"
+#include "cpu/winograd_kernels.h"
 
 #define FASTARCH_JOIN_(a, b) a##b
 #define FASTARCH_JOIN(a, b) FASTARCH_JOIN_(a, b)
@@ -47,7 +48,10 @@ constexpr Kernels<T> kTable = {kLanes<T>,
                                recurrent_gates_gradient<T>,
                                lowest_scores<T>,
                                square_distance<T>,
-                               move_towards<T>};
+                               move_towards<T>,
+                               kWinograd<T, 2>,
+                               kWinograd<T, 4>,
+                               largest_magnitudes<T>};
 
 }  // namespace
 

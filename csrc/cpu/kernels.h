@@ -91,6 +91,27 @@ struct WindowTaps {
 template <class T>
 using LaneInteger = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
 
+// The transforms of F(MxM, 3x3), with A = M + 2 (core/winograd.h). Of tiles, whole vectors are read and
+// written.
+template <class T>
+struct WinogradKernels {
+  // Rows of an image, along their columns: value v < A of line[M*j], line[M*j + 1], ... of row i goes to
+  // to[v*to_step + i%M*plane + i/M*tiles + j].
+  void (*rows)(const T* lines, int64_t line_step, int64_t rows, int64_t tiles, T* to, int64_t plane,
+               int64_t to_step);
+
+  // The other axis: to[(u*A + v)*to_step + j] = value u of rows[0][v*from_step + j], ..., rows[A - 1][...].
+  void (*columns)(const T* const* rows, int64_t from_step, int64_t tiles, T* to, int64_t to_step);
+
+  // Filters, taps: [channels, 9, 8], turned by half a circle or not: to[(u*A + v)*to_step + c*rows + i], i <
+  // rows.
+  void (*filters)(const T* taps, bool turned, int64_t channels, int64_t rows, T* to, int64_t to_step);
+
+  // Back, from [(u*A + v)*from_step + j]: to[p*to_step + M*j + q] = f(pixel (p, q) of tile j + bias).
+  void (*output)(const T* from, int64_t from_step, int64_t tiles, T* to, int64_t to_step, T bias,
+                 Activation kind);
+};
+
 template <class T>
 struct Kernels {
   int lanes;                    // values in a vector
@@ -164,6 +185,11 @@ struct Kernels {
   double (*square_distance)(const T* x, const T* w, int64_t n);
   // y += step * (x - y).
   void (*move_towards)(const T* x, T* y, int64_t n, T step);
+
+  WinogradKernels<T> winograd2, winograd4;  // of M = 2 and 4
+  // largest[i] = max(largest[i], |x[i]|), magnitudes as their bits: those of infinity and NaN are the
+  // largest.
+  void (*largest_magnitudes)(const T* x, int64_t n, LaneInteger<T>* largest);
 
   void max_pool(const T* x, const T* x_end, T* y, uint8_t* argmax, const PoolAxis& rows,
                 const PoolAxis& columns) const {

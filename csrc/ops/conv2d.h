@@ -4,6 +4,16 @@
 
 namespace fastarch {
 
+// How a convolution may be computed where there is a choice (3x3 filters, stride and dilation 1, one group);
+// elsewhere, and in 16-bit floats, it is computed directly.
+//   automatic  the fastest way whose error is bounded as float32's (on the CPU winograd2 where
+//   cpu/winograd_choice.h
+//              allows it), else directly
+//   direct     as the sum below
+//   winograd2  by F(2x2, 3x3): 2.25 times fewer multiplications
+//   winograd4  by F(4x4, 3x3): 4 times fewer, with about a digit less of accuracy
+enum class ConvAlgorithm { automatic = 0, direct = 1, winograd2 = 2, winograd4 = 3 };
+
 // y[n, k, p, q] = sum over c, r, s of
 //   x[n, group(k) * C/groups + c, p * stride_h + r * dilation_h - padding_h, q * stride_w + s * dilation_w -
 //   padding_w]
@@ -18,6 +28,7 @@ struct Conv2dShape {
   int64_t stride_h = 1, stride_w = 1;
   int64_t padding_h = 0, padding_w = 0;
   int64_t dilation_h = 1, dilation_w = 1;
+  ConvAlgorithm algorithm = ConvAlgorithm::automatic;
 };
 
 // The functions below throw std::invalid_argument where one channel of an image has more than 2^30 pixels, a

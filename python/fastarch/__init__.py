@@ -15,6 +15,7 @@ _NAMES = {
     "Function": "autograd",
     "no_grad": "autograd",
     "backend": "backends",
+    "conv_algorithm": "algorithms",
     "precision": "precisions",
     "manual_seed": "random",
     "info": "information",
@@ -27,6 +28,7 @@ _NAMES = {
 
 if TYPE_CHECKING:
     from fastarch import cuda, data, estimators, models, nn, ops, optim, random, train
+    from fastarch.algorithms import conv_algorithm
     from fastarch.autograd import Function, no_grad
     from fastarch.backends import backend
     from fastarch.information import info
@@ -40,6 +42,7 @@ __all__ = [
     "Tensor",
     "backend",
     "concatenate",
+    "conv_algorithm",
     "cuda",
     "data",
     "estimators",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastarch import arrays, precisions
+from fastarch import algorithms, arrays, precisions
 from fastarch.autograd import Variable
 from fastarch.capturing import Capture
 from fastarch.tensors import Tensor
@@ -30,7 +30,8 @@ def graph(step: Step, warmup: int = 1) -> Graph:
             loss = step(x, target)      # the same tensor each time, overwritten by the next call
 
     Inputs are copied to where the step was captured with them. When an optimizer's learning rate or another
-    of its settings has changed, its state was loaded or the precision is another, the step is captured anew.
+    of its settings has changed, its state was loaded, or the precision or the algorithm of convolutions is
+    another, the step is captured anew.
     Whatever else the step depends on stays as it was at the capture: train() or eval(), which parameters are
     learned. With host arrays nothing is captured: the step runs as it is, and what a capture would refuse is
     refused.
@@ -111,6 +112,7 @@ class _Captured:
         self._stream.wait_event(caller.record())
         with cupy.cuda.using_allocator(self._pool.malloc), self._stream, self.capture:
             self.capture.note(precisions.current)
+            self.capture.note(algorithms.current)
             self._stream.begin_capture()
             try:
                 self.outputs = step(*map(_like, inputs, self._static))

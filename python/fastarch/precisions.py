@@ -13,31 +13,14 @@ It is a permission: float64 arrays, the CPU and other devices compute as they al
 
 from __future__ import annotations
 
-import os
-from contextvars import ContextVar
-from types import TracebackType
+from fastarch.choices import Choice, Scope
 
 NAMES = ("float32", "tf32", "3xtf32")  # their places are the kernels' numbers (csrc/core/types.h)
+_CHOICE = Choice("precision", NAMES, "FASTARCH_PRECISION")
+current = _CHOICE.current
 
 
-def _number(name: str) -> int:
-    if name not in NAMES:
-        raise ValueError(f"[precision] got {name!r}, expected one of {', '.join(NAMES)}")
-    return NAMES.index(name)
-
-
-_default = _number(os.environ.get("FASTARCH_PRECISION") or "float32")
-_selected: ContextVar[int] = ContextVar("fastarch_precision", default=_default)
-# What was in force around the open `with` blocks: of this thread, as one object may serve several of them.
-_outer: ContextVar[tuple[int, ...]] = ContextVar("fastarch_outer_precisions", default=())
-
-
-def current() -> int:
-    """The number of the precision in force, as kernels know it."""
-    return _selected.get()
-
-
-class precision:
+class precision(Scope):
     """Allows float32 products on tensor cores: ``with fa.precision("tf32"): ...``.
 
     name: "float32" (the default: float32 throughout), "tf32" or "3xtf32". Raises ValueError for another
@@ -45,18 +28,4 @@ class precision:
     "Recovering single precision accuracy from Tensor Cores" (2022).
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._number = _number(name)
-
-    def __enter__(self) -> precision:
-        _outer.set((*_outer.get(), _selected.get()))
-        _selected.set(self._number)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        *outer, before = _outer.get()
-        _outer.set(tuple(outer))
-        _selected.set(before)
+    choice = _CHOICE

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from fastarch import precisions
+from fastarch import algorithms, precisions
 from fastarch.ops._boundary import (
     Array,
     empty,
@@ -195,16 +195,30 @@ def forward(
     overwritten.
     """
     if y.size:
-        precision = precisions.current()
-        inputs = (x, weight, bias, residual)
-        run("conv2d_forward", conv2d_forward, inputs, y, *geometry, kind, precision=precision)
+        run(
+            "conv2d_forward",
+            conv2d_forward,
+            (x, weight, bias, residual),
+            y,
+            *geometry,
+            kind,
+            precision=precisions.current(),
+            algorithm=algorithms.current(),
+        )
 
 
 def backward_input(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> None:
     """dy [N, K, P, Q], weight [K, C/groups, R, S]; dx [N, C, H, W], overwritten."""
     if dx.size:
-        precision = precisions.current()
-        run("conv2d_backward_input", conv2d_backward_input, (dy, weight), dx, *geometry, precision=precision)
+        run(
+            "conv2d_backward_input",
+            conv2d_backward_input,
+            (dy, weight),
+            dx,
+            *geometry,
+            precision=precisions.current(),
+            algorithm=algorithms.current(),
+        )
 
 
 def backward_weight(dy: Array, x: Array, dw: Array, db: Array | None, geometry: Geometry) -> None:
