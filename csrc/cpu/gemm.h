@@ -164,8 +164,17 @@ struct Product {
  private:
   // to[k][r] = from[r * row_step + k * k_step], rows `width` apart.
   void bring_together(const T* from, int64_t row_count, int64_t length, int64_t width, T* to) const {
+    if (a.row_step == 1 && row_count == width) {  // copies of a length that the compiler knows
+      if (width == 8) return bring_rows<8>(from, length, to);
+      if (width == 6) return bring_rows<6>(from, length, to);
+    }
     for (int64_t k = 0; k < length; ++k, from += a.k_step, to += width)
       for (int64_t r = 0; r < row_count; ++r) to[r] = from[r * a.row_step];
+  }
+
+  template <int N>
+  void bring_rows(const T* from, int64_t length, T* to) const {
+    for (int64_t k = 0; k < length; ++k, from += a.k_step, to += N) std::memcpy(to, from, N * sizeof(T));
   }
 
   // At most kGroupTiles column tiles: their panels are packed, then every row tile passes over them.

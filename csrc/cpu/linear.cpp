@@ -20,9 +20,23 @@ bool worth_packing(int64_t rows, int64_t depth, int64_t step) {
 // db[o] = sum of column o of dy [m, out], from the first row to the last.
 template <class T>
 void column_sums(const T* dy, T* db, int64_t m, int64_t out) {
-  std::fill(db, db + out, T(0));
-  for (int64_t i = 0; i < m; ++i)
-    for (int64_t o = 0; o < out; ++o) db[o] += dy[i * out + o];
+  constexpr int64_t kColumns = 256;  // whose sums stay in the first cache
+  parallel_for(ceil_div(out, kColumns), 1 + 65536 / (kColumns * (m + 1)), [&](int64_t begin, int64_t end) {
+    const int64_t last = std::min(out, end * kColumns);
+    for (int64_t first = begin * kColumns; first < last; first += kColumns) {
+      const int64_t count = std::min(kColumns, last - first);
+      T sum[kColumns] = {};
+      int64_t i = 0;
+      for (; i + 4 <= m; i += 4) {
+        const T* row = dy + i * out + first;
+        for (int64_t o = 0; o < count; ++o)
+          sum[o] = (((sum[o] + row[o]) + row[out + o]) + row[2 * out + o]) + row[3 * out + o];
+      }
+      for (; i < m; ++i)
+        for (int64_t o = 0; o < count; ++o) sum[o] += dy[i * out + first + o];
+      std::copy_n(sum, count, db + first);
+    }
+  });
 }
 
 // One row x [in]: the batch would fill one lane of a vector, so vectors lie along `in`, where weights are
