@@ -89,6 +89,7 @@ OPERATIONS = {
         "launch_limits",
         "recovery",
         "seeds",
+        "shared_memory_is_never_taken_back",
         "shared_memory_limits",
     ],
     "matrices": [

@@ -4,6 +4,8 @@
 #include <cuda_runtime.h>
 
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <stdexcept>
 #include <utility>
 
@@ -57,13 +59,22 @@ inline int device_attribute(cudaDeviceAttr attribute) {
 // Of the current device.
 inline int multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
 
-// Dynamic shared memory beyond 48 KB has to be asked for, kernel by kernel.
+// Dynamic shared memory beyond 48 KB has to be asked for, kernel by kernel and device by device. What a
+// kernel is allowed only ever grows: another thread may be about to launch it with more than this one needs.
 template <class Kernel>
 void allow_shared(const CallSite& site, Kernel* kernel, size_t dynamic_shared) {
   if (dynamic_shared <= 48 * 1024) return;
+  static std::mutex guard;
+  static std::map<std::pair<Kernel*, int>, size_t> allowed;
+  int device = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice", site);
+  const std::lock_guard lock(guard);
+  size_t& most = allowed[{kernel, device}];
+  if (dynamic_shared <= most) return;
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(dynamic_shared)),
              "cudaFuncSetAttribute", site);
+  most = dynamic_shared;
 }
 
 template <class... Params, class... Args>

@@ -47,6 +47,33 @@ TEST(shared_memory_limits) {
   EXPECT(cudaLaunchKernelEx(&config, large_static_kernel) == cudaErrorInvalidValue);
 }
 
+// As another thread would, between what this one asks for and its launch: a launch that needs less.
+TEST(shared_memory_is_never_taken_back) {
+  launch("dynamic", dynamic_kernel, 1, 32, 100 * 1024, nullptr, size_t{100 * 1024});
+  launch("dynamic", dynamic_kernel, 1, 32, 60 * 1024, nullptr, size_t{60 * 1024});
+  cudaLaunchConfig_t config{};
+  config.gridDim = 1, config.blockDim = 32, config.dynamicSmemBytes = 100 * 1024;
+  EXPECT(cudaLaunchKernelEx(&config, dynamic_kernel, size_t{100 * 1024}) == cudaSuccess);
+  config.dynamicSmemBytes += 1;
+  EXPECT(cudaLaunchKernelEx(&config, dynamic_kernel, size_t{1}) == cudaErrorInvalidValue);
+
+  std::vector<std::thread> threads;
+  std::string errors[4];
+  for (int id = 0; id < 4; ++id)
+    threads.emplace_back([id, &errors] {
+      try {
+        for (size_t kilobytes = 50; kilobytes <= 200; kilobytes += 10) {
+          const size_t bytes = (id % 2 ? 250 - kilobytes : kilobytes) * 1024;
+          launch("dynamic", dynamic_kernel, 1, 32, bytes, nullptr, bytes);
+        }
+      } catch (const std::runtime_error& error) {
+        errors[id] = error.what();
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  for (const std::string& error : errors) EXPECT(error.empty());
+}
+
 __global__ void nothing_kernel() {}
 
 TEST(launch_limits) {
