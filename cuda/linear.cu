@@ -14,6 +14,8 @@ namespace {
 
 // A result whose sums are stored as they are, wider than the operands.
 struct Sums {
+  static constexpr bool kOverwrites = true;
+
   float* out;  // [M, N], overwritten
   int64_t pitch;
 
@@ -32,6 +34,8 @@ struct Product {
   using Parts = Operands<Matrix<T, AAlongK>, Matrix<T, BAlongK>, Result, T>;
 
   Parts operands;
+
+  std::string traits() const { return traits_of(operands.a) + " " + traits_of(operands.b); }
 
   __device__ __forceinline__ const Parts& at(int) const { return operands; }
 };

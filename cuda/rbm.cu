@@ -25,6 +25,8 @@ struct Product {
 
   Parts operands;
 
+  std::string traits() const { return traits_of(operands.a) + " " + traits_of(operands.b); }
+
   __device__ __forceinline__ const Parts& at(int) const { return operands; }
 };
 
@@ -33,28 +35,37 @@ using Bernoulli = Product<T, Matrix<T, true>, Matrix<T, Down>, BernoulliResult<T
 template <class T, class Result>
 using Difference = Product<T, Stacked<T>, Stacked<T>, Result>;
 
-// Gaussian and rectified linear units, from the products a [rows, units] without bias. a may be the means.
+// Gaussian and rectified linear units, from the products a [rows, units] without bias. a may be the means. A
+// thread takes the four units of a draw: two pairs of normal numbers. count: rows times draws of a row.
 template <class T>
 __global__ void units_kernel(const T* a, const Sampled<T> out, const T* bias, const T* sigma, bool rectified,
                              int64_t count) {
+  const int64_t draws = (out.units + 3) / 4;
   for (int64_t i = global_thread(); i < count; i += grid_threads()) {
-    const int64_t m = i / out.units, n = i - m * out.units;
-    const T x = sampling::add(a[i], bias[n]);
-    T sample = 0;
+    const int64_t m = i / draws, n = (i - m * draws) * 4;
+    T means[4], samples[4] = {};
+#pragma unroll
+    for (int v = 0; v < 4; ++v) {
+      const bool inside = n + v < out.units;
+      samples[v] = inside ? sampling::add(a[m * out.units + n + v], bias[n + v]) : T(0);
+      means[v] = rectified ? softplus(samples[v]) : samples[v];
+    }
     if (out.sample) {
       const PhiloxWords words = out.words(m, n);
-      T even, odd;
-      sampling::normal_pair(n & 2 ? words.word[2] : words.word[0], n & 2 ? words.word[3] : words.word[1],
-                            &even, &odd);
-      T noise = n & 1 ? odd : even;
-      if (rectified)
-        noise = sampling::multiply(sampling::root(sampling::sigmoid(x)), noise);
-      else if (sigma)
-        noise = sampling::multiply(noise, sigma[n]);
-      sample = sampling::add(noise, x);
-      if (rectified && sample < T(0)) sample = 0;
+      T noise[4];
+      sampling::normal_pair(words.word[0], words.word[1], &noise[0], &noise[1]);
+      sampling::normal_pair(words.word[2], words.word[3], &noise[2], &noise[3]);
+#pragma unroll
+      for (int v = 0; v < 4; ++v) {
+        if (rectified)
+          noise[v] = sampling::multiply(sampling::root(sampling::sigmoid(samples[v])), noise[v]);
+        else if (sigma && n + v < out.units)
+          noise[v] = sampling::multiply(noise[v], sigma[n + v]);
+        samples[v] = sampling::add(noise[v], samples[v]);
+        if (rectified && samples[v] < T(0)) samples[v] = 0;
+      }
     }
-    out.store(m, n, rectified ? softplus(x) : x, sample);
+    out.store(m, n, means, samples);
   }
 }
 
@@ -219,8 +230,9 @@ void rbm_half_step(const T* x, const T* w, const Layer<T>& layer, const Clamp<T>
     launch("rbm_half_step", softmax_kernel<T>, grid_for(groups, kThreads), kThreads, 0, stream, a, out,
            layer.bias, layer.group, groups);
   } else {
-    launch("rbm_half_step", units_kernel<T>, grid_for(count, kThreads), kThreads, 0, stream,
-           static_cast<const T*>(a), out, layer.bias, layer.sigma, layer.unit == Unit::relu, count);
+    const int64_t draws = rows * divide_up(units, 4);
+    launch("rbm_half_step", units_kernel<T>, grid_for(draws, kThreads), kThreads, 0, stream,
+           static_cast<const T*>(a), out, layer.bias, layer.sigma, layer.unit == Unit::relu, draws);
   }
 }
 

@@ -1,5 +1,7 @@
 """The layer tables of the benchmarks against the networks' published parameter counts, and their floors."""
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -53,3 +55,18 @@ def test_floor_by_hand(bench):
     assert roofline.floor(p, device, "fp32") == (roofline.least_bytes(p, 4) / 1e9, "memory")
     fast = roofline.Device("toy", {"fp32": 1e9}, 1e12)
     assert roofline.floor(p, fast, "fp32") == (p.flops / 1e9, "arithmetic")
+
+
+def test_plans_are_reported(tmp_path):
+    """The program for a GPU goes through its motions on the emulator."""
+    pytest.importorskip("fastarch._emulator", reason="_emulator is not in this build")
+    out = tmp_path / "plans.json"
+    options = ["--emulator", "--networks", "--precisions", "float32", "float16", "--json", str(out)]
+    command = [sys.executable, str(BENCH / "plans.py"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    plans = json.loads(out.read_text())["plans"]
+    assert len(plans) == len(done.stdout.splitlines()) == 6
+    for plan in plans:
+        assert plan["microseconds"] == min(trial["microseconds"] for trial in plan["trials"])
+        assert {"tile", "slices", "model_cycles"} < set(plan["trials"][0])

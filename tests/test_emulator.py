@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = sorted((ROOT / "cuda/emulator").glob("*.cpp"))
+SOURCES = [*sorted((ROOT / "cuda/emulator").glob("*.cpp")), ROOT / "cuda/tuning.cu"]
 PROGRAMS = sorted((ROOT / "tests/emulator").glob("*.cpp"))
 # Options for the emulator, for the programs (that is, the kernels) in addition, and for the linker.
 BUILDS = {
@@ -100,7 +100,7 @@ OPERATIONS = {
         "sums_are_chopped",
         "tf32_rounds_to_nearest",
     ],
-    "multiply": ["positions_past_32_bits", "split", "whole"],
+    "multiply": ["elements_past_32_bits", "positions_past_32_bits", "split", "whole"],
     "semantics": [
         "atomics",
         "barrier_votes",
@@ -154,7 +154,7 @@ def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     def compile_one(source: Path) -> Path:
         target = folder / f"{source.stem}.o"
         extra = of_programs if source in PROGRAMS else []
-        subprocess.run([compiler, *flags, *extra, "-c", source, "-o", target], check=True)
+        subprocess.run([compiler, *flags, *extra, "-x", "c++", "-c", source, "-o", target], check=True)
         return target
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

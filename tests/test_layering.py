@@ -17,7 +17,7 @@ PACKAGE = ROOT / "python" / "fastarch"
 
 # Lowest first. A module imports its own layer's package and what is below, never what is above or beside it.
 LAYERS = (
-    {"choices"},
+    {"autotuning", "choices"},
     {"algorithms", "backends", "capturing", "precisions"},
     {"arrays"},
     {"random"},
@@ -39,10 +39,10 @@ TOGETHER = (
     {"models", "io"},
 )
 # A model is layers and operators: what is below them is their business.
-BELOW_MODELS = {"algorithms", "arrays", "backends", "choices", "precisions"} | COMPILED
+BELOW_MODELS = {"algorithms", "arrays", "autotuning", "backends", "choices", "precisions"} | COMPILED
 
 # These say which version of the package they are.
-READS_VERSION = {"information", "io", "train", "cli"}
+READS_VERSION = {"autotuning", "information", "io", "train", "cli"}
 
 PYTHON_FILES = sorted(PACKAGE.rglob("*.py"))
 

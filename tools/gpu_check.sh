@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can tell, in stages that can be called alone:
-#   tools/gpu_check.sh [first] [build] [smoke] [test] [wgmma] [sanitize] [bench] [memory] [recurrent] [layers] (none: all)
+#   tools/gpu_check.sh [first] [build] [smoke] [test] [wgmma] [sanitize] [plans] [bench] [memory] [recurrent] [layers] (none: all)
 # Needs CUDA 13, Python with the build tools, CuPy and PyTorch; no network. Results go to $OUT (default: build/gpu_check)
 # as JSON with device, driver and commit. Each stage stops itself well before ten minutes.
 #
@@ -99,6 +99,10 @@ sanitize() { # the operator cases alone: small shapes, every kernel
   done
 }
 
+plans() { # the multiply's model against every plan measured, to set its constants by
+  stage plans 400 "" "$PYTHON" bench/plans.py --json "$OUT/plans-results.json"
+}
+
 bench() {
   stage bench 540 "" "$PYTHON" bench/run.py --json "$OUT/bench-results.json"
 }
@@ -120,13 +124,14 @@ for name in "${@:-all}"; do
     test) run_tests ;;
     wgmma) wgmma ;;
     sanitize) sanitize ;;
+    plans) plans ;;
     bench) bench ;;
     memory) table memory 240 ;;
     recurrent) table recurrent 540 ;;
     layers) table layers 570 ;; # every convolution of the networks, against cuDNN in both layouts
-    all) build && { run_tests; wgmma; sanitize; bench; table memory 240; table recurrent 540; table layers 570; } ;;
+    all) build && { run_tests; wgmma; sanitize; plans; bench; table memory 240; table recurrent 540; table layers 570; } ;;
     *)
-      echo "gpu_check: unknown stage '$name' (first, build, smoke, test, wgmma, sanitize, bench, memory, recurrent, layers)" >&2
+      echo "gpu_check: unknown stage '$name' (first, build, smoke, test, wgmma, sanitize, plans, bench, memory, recurrent, layers)" >&2
       exit 2
       ;;
   esac

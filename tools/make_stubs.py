@@ -17,6 +17,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "python" / "fastarch"
 NARROWED = (
     ("typing.SupportsInt | typing.SupportsIndex", "int"),
     ("typing.SupportsFloat | typing.SupportsIndex", "float"),
+    ("collections.abc.Callable", "Callable"),
     ("collections.abc.Sequence", "Sequence"),
     ("object", "Any"),
 )
@@ -41,7 +42,11 @@ def stub(module: ModuleType) -> str:
     text = "\n".join(lines)
     imports = [
         f"from {source} import {name}\n"
-        for source, name in (("collections.abc", "Sequence"), ("typing", "Any"))
+        for source, name in (
+            ("collections.abc", "Callable"),
+            ("collections.abc", "Sequence"),
+            ("typing", "Any"),
+        )
         if re.search(rf"\b{name}\b", text)
     ]
     return '"""Made by tools/make_stubs.py."""\n\n' + "".join(imports) + "\n" + text + "\n"

@@ -1,4 +1,5 @@
-// fastarch._emulator only: its seed, and the check for leaked device buffers after every call.
+// fastarch._emulator only: its seed, its device, its time, and the check for leaked device buffers after
+// every call.
 #include <pybind11/pybind11.h>
 
 #include <string>
@@ -48,4 +49,14 @@ void bind_emulator(py::module_& m) {
         "Whether products may take the multiply of sm_90a alone, as FASTARCH_WGMMA says at first; returns "
         "what was so "
         "before.");
+  m.def("set_compute_capability", &emulator::set_compute_capability, py::arg("major"), py::arg("minor"),
+        "Has the emulated device be of compute capability 7.5, 8.0 or 9.0 (as it is at first).");
+  m.def(
+      "set_capturing", [](bool on) { emulator::device().capturing = on; }, py::arg("on"),
+      "Whether streams say that they are being captured in a CUDA graph.");
+  m.def("set_launch_time", &emulator::set_launch_time, py::arg("blocks"), py::arg("threads"),
+        py::arg("microseconds"), "How long launches of so many blocks of so many threads take from now on.");
+  m.def("forget_launch_times", &emulator::forget_launch_times,
+        "Launches take a microsecond, and a nanosecond more for each thread, as at first.");
+  m.def("launch_count", &emulator::launch_count, "The launches so far.");
 }

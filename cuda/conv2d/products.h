@@ -34,6 +34,8 @@ struct Forward {
   Result result;
   int64_t filters, channels, taps;  // of one group
 
+  std::string traits() const { return traits_of(weight) + " " + traits_of(patches.source); }
+
   __device__ __forceinline__ Parts at(int group) const {
     Parts one{weight, patches, result, filters, patches.source.columns, taps};
     one.a.data += group * filters * taps;
@@ -66,6 +68,8 @@ struct InputGradient {
   int phase_count;
   Phase phases[kMostPhases];
 
+  std::string traits() const { return concat(traits_of(patches.source), ", ", phase_count, " phases"); }
+
   __device__ __forceinline__ Parts at(int batch) const {
     const int group = batch / phase_count;
     const Phase& phase = phases[batch - group * phase_count];
@@ -96,6 +100,8 @@ struct WeightGradient {
   MatrixResult<T> result;
   T* db;
   int64_t filters, channels, taps;  // of one group
+
+  std::string traits() const { return traits_of(dy) + " " + traits_of(patches.source); }
 
   __device__ __forceinline__ Parts at(int group) const {
     Parts one{dy, patches, result, filters, taps, patches.source.columns};

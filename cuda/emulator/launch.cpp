@@ -1,8 +1,10 @@
 // Checks a launch as the device would, and runs its blocks: one after the other in a seeded random order, or
 // all at once when it is cooperative.
 #include <algorithm>
+#include <map>
 #include <mutex>
 #include <numeric>
+#include <stdexcept>
 #include <unordered_map>
 
 #include "core/check.h"
@@ -20,6 +22,10 @@ uint64_t base_seed = 0, seeded_launches = 0;  // since the seed was set
 uint64_t launches = 0;
 bool seeded = false;
 std::unordered_map<const void*, size_t> dynamic_limits;
+std::map<std::pair<uint64_t, uint64_t>, double> launch_times;  // by blocks and threads of a block
+
+// The emulated time of this host thread, in microseconds: see set_launch_time().
+thread_local double now = 0;
 
 // splitmix64's finisher: neighbouring seeds give unrelated orders.
 uint64_t mix(uint64_t x) {
@@ -52,7 +58,8 @@ cudaError_t check_config(const cudaLaunchConfig_t& config, const Kernel& kernel)
                      concat("block ", shape(block), " is outside 1 .. (1024, 1024, 64) or has more than ",
                             limits.threads_per_block, " threads"));
   const auto found = dynamic_limits.find(kernel.function);
-  const size_t allowed = found == dynamic_limits.end() ? limits.static_shared : found->second;
+  const size_t asked = found == dynamic_limits.end() ? limits.static_shared : found->second;
+  const size_t allowed = std::min(asked, limits.shared_per_block);  // it may have been another device then
   if (config.dynamicSmemBytes > allowed)
     return set_error(
         cudaErrorInvalidValue,
@@ -133,6 +140,23 @@ void set_seed(uint64_t seed) {
   seeded_launches = 0;
 }
 
+void set_launch_time(uint64_t blocks, uint64_t threads, double microseconds) {
+  const std::lock_guard lock(launching);
+  launch_times[{blocks, threads}] = microseconds;
+}
+
+void forget_launch_times() {
+  const std::lock_guard lock(launching);
+  launch_times.clear();
+}
+
+double clock() { return now; }
+
+uint64_t launch_count() {
+  const std::lock_guard lock(launching);
+  return launches;
+}
+
 Device& device() {
   static Device instance = [] {
     Device d;
@@ -140,6 +164,25 @@ Device& device() {
     return d;
   }();
   return instance;
+}
+
+void set_compute_capability(int major, int minor) {
+  struct Limits {
+    int major, minor, threads, blocks, shared_per_block, shared;  // of a multiprocessor; memory in KB
+  };
+  constexpr Limits kKnown[] = {
+      {7, 5, 1024, 16, 64, 64}, {8, 0, 2048, 32, 163, 164}, {9, 0, 2048, 32, 227, 228}};
+  for (const Limits& limits : kKnown) {
+    if (limits.major != major || limits.minor != minor) continue;
+    Device& d = device();
+    d.capability_major = major, d.capability_minor = minor;
+    d.threads_per_multiprocessor = limits.threads, d.blocks_per_multiprocessor = limits.blocks;
+    d.shared_per_block = static_cast<size_t>(limits.shared_per_block) * 1024;
+    d.shared_per_multiprocessor = static_cast<size_t>(limits.shared) * 1024;
+    return;
+  }
+  throw std::invalid_argument(
+      concat("[emulator] compute capability ", major, ".", minor, ", expected 7.5, 8.0 or 9.0"));
 }
 
 cudaError_t set_function_attribute(const void* function, cudaFuncAttribute attribute, int value) {
@@ -181,6 +224,8 @@ cudaError_t run(const cudaLaunchConfig_t& config, const Kernel& kernel) {
   }
   constexpr unsigned kMostInCluster = 8;  // what every device with clusters takes
   const unsigned cluster = cluster_size(config);
+  if (cluster > 0 && device().capability_major < 9)
+    return set_error(cudaErrorInvalidConfiguration, "clusters need compute capability 9.0");
   if (cluster > kMostInCluster || (cluster > 0 && grid.x % cluster != 0))
     return set_error(cudaErrorInvalidConfiguration,
                      concat("grid ", shape(grid), " in clusters of ", cluster, ", expected a divisor of ",
@@ -195,6 +240,9 @@ cudaError_t run(const cudaLaunchConfig_t& config, const Kernel& kernel) {
       run_in_turn(grid, block, kernel, seed, at_once,
                   cluster > 0 ? Scheduler::Together::cluster : Scheduler::Together::block);
     }
+    const auto told = launch_times.find({volume(grid), volume(block)});
+    now += told != launch_times.end() ? told->second
+                                      : 1 + 1e-3 * static_cast<double>(volume(grid) * volume(block));
   } catch (const Fault& fault) {
     return set_error(cudaErrorLaunchFailure, fault.what());
   } catch (const std::bad_alloc&) {

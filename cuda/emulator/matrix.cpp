@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "emulator/control.h"
 #include "rounding.h"
 #include "scheduler.h"
 
@@ -89,6 +90,10 @@ uint32_t to_tf32(float x) {
 }
 
 void mma(const Site& site, MatrixType type, const uint32_t (&a)[4], const uint32_t (&b)[2], float (&d)[4]) {
+  if (device().capability_major < 8) {
+    const Scheduler::Mode mode(false);
+    scheduler.fail(scheduler.thread_at(site), text(site), ": needs compute capability 8.0");
+  }
   if (type == MatrixType::tf32) {
     for (const uint32_t operand : {a[0], a[1], a[2], a[3], b[0], b[1]}) {
       if ((operand & kBelowTf32) != 0) {

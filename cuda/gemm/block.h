@@ -44,10 +44,11 @@ __device__ __forceinline__ int start_slice(Operands& operands, const Schedule& s
   return static_cast<int>(end_k - first_k);
 }
 
-// One thread's share of bringing a step's piece of an operand from global to shared memory.
-template <class Tile, int Lines, int Pitch, class Reader>
+// One thread's share of bringing a step's piece of an operand from global to shared memory. The reader's
+// elements are of type T; where the tile's are wider, they are widened on the way.
+template <class Tile, int Lines, int Pitch, class Reader, class T = typename Tile::Value>
 struct Carrier {
-  using T = typename Tile::Value;
+  using Wide = typename Tile::Value;
   using Line = typename Reader::Line;
   using Step = typename Reader::Step;
   static constexpr int kWidth = Reader::kWidth;
@@ -130,17 +131,21 @@ struct Carrier {
     }
   }
 
-  __device__ __forceinline__ void commit(T (&tile)[Tile::kDepth][Pitch]) const {
+  __device__ __forceinline__ void commit(Wide (&tile)[Tile::kDepth][Pitch]) const {
+    constexpr int kRun = kWidth < kVector<Wide> ? kWidth : kVector<Wide>;
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
       if constexpr (Reader::kAlongK) {
 #pragma unroll
-        for (int v = 0; v < kWidth; ++v) tile[across() + v][down() + i * kDown] = values[i][v];
+        for (int v = 0; v < kWidth; ++v) tile[across() + v][down() + i * kDown] = widen(values[i][v]);
       } else {
-        Pack<T, kWidth> pack;
 #pragma unroll
-        for (int v = 0; v < kWidth; ++v) pack.value[v] = values[i][v];
-        *reinterpret_cast<Pack<T, kWidth>*>(&tile[down() + i * kDown][across()]) = pack;
+        for (int first = 0; first < kWidth; first += kRun) {
+          Pack<Wide, kRun> pack;
+#pragma unroll
+          for (int v = 0; v < kRun; ++v) pack.value[v] = widen(values[i][first + v]);
+          *reinterpret_cast<Pack<Wide, kRun>*>(&tile[down() + i * kDown][across() + first]) = pack;
+        }
       }
     }
   }
@@ -156,21 +161,40 @@ concept TakesTiles = requires { Result::kTakesTiles; };
 template <class Problem>
 constexpr bool kTakesTiles = TakesTiles<decltype(Problem::Parts::result)>;
 
-// Stores a block's sums where they belong, by store_tile(Tile(), shared, sums, store one).
+// A result that saves work on neighbouring columns of a row has kTogether, a divisor of every tile's columns,
+// beside column() and store()
+//   Columns columns(int64_t n) const;   of columns n ... n + kTogether - 1; those past the last one are its
+//   care void store(int64_t m, const Columns& columns, const T (&values)[kTogether]) const
+template <class Result>
+concept TakesColumns = Result::kTogether > 1;
+
+// Stores a block's sums where they belong, by store_tile(Tile(), shared, sums, store one), or
+// store_tile<kTogether> where the result takes so many columns.
 template <class Tile, class Problem, class Sums, class T = Compute<typename Problem::Value>>
 __device__ __forceinline__ void store_sums(const Problem& problem, const Schedule& schedule,
                                            const Place& place, T* shared, const Sums& sum, bool sum_rows,
                                            T row_sum, T* partials, T* row_partials) {
+  using Result = decltype(Problem::Parts::result);
   const auto operands = problem.at(place.batch);
   const int64_t first_m = int64_t{place.tile_m} * Tile::kRows, m = operands.m, n = operands.n;
-  const int64_t column_n = int64_t{place.tile_n} * Tile::kColumns + threadIdx.x % Tile::kColumns;
+  const int64_t first_n = int64_t{place.tile_n} * Tile::kColumns;
+  const int64_t column_n = first_n + threadIdx.x % Tile::kColumns;
   if constexpr (kTakesTiles<Problem>) {
-    operands.result.template take<Tile>(first_m, int64_t{place.tile_n} * Tile::kColumns, sum);
+    operands.result.template take<Tile>(first_m, first_n, sum);
   } else if (schedule.splits.divisor() == 1) {
-    const auto column = operands.result.column(column_n < n ? column_n : 0);
-    store_tile(Tile(), shared, sum, [&](int row, T value) {
-      if (first_m + row < m && column_n < n) operands.result.store(first_m + row, column, value);
-    });
+    if constexpr (TakesColumns<Result>) {
+      constexpr int kTogether = Result::kTogether;
+      const int64_t columns_n = first_n + threadIdx.x % (Tile::kColumns / kTogether) * kTogether;
+      const auto columns = operands.result.columns(columns_n);
+      store_tile<kTogether>(Tile(), shared, sum, [&](int row, const T(&values)[kTogether]) {
+        if (first_m + row < m && columns_n < n) operands.result.store(first_m + row, columns, values);
+      });
+    } else {
+      const auto column = operands.result.column(column_n < n ? column_n : 0);
+      store_tile(Tile(), shared, sum, [&](int row, T value) {
+        if (first_m + row < m && column_n < n) operands.result.store(first_m + row, column, value);
+      });
+    }
     if (sum_rows && first_m + threadIdx.x < m)
       operands.row_sums[first_m + threadIdx.x] = narrow<typename Problem::Value>(row_sum);
   } else {

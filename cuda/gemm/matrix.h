@@ -13,6 +13,8 @@
 // slice, and what follows counts from there with an int. `left` is what the slice still has, <= 0 past its
 // end.
 #pragma once
+#include <string>
+
 #include "core/async_copy.h"
 #include "core/half.h"
 #include "core/launch.h"
@@ -79,6 +81,8 @@ struct Matrix {
         pitch(pitch),
         aligned(packable(data) && pitch % kWidth == 0 && (AlongK ? k : lines) % kWidth == 0) {}
 
+  std::string traits() const { return aligned ? "aligned" : "loose"; }  // see gemm/tune.h
+
   __device__ __forceinline__ void start(int64_t first_k) { data += AlongK ? first_k : first_k * pitch; }
   __device__ __forceinline__ Line line(int64_t index) const {
     const int64_t left = lines - index;
@@ -104,6 +108,8 @@ struct Matrix {
 // Compute<T>. Here out[m, n]: bias by column, then the activation, stored row-major.
 template <class T>
 struct MatrixResult {
+  static constexpr bool kOverwrites = true;
+
   T* out;  // [M, N], overwritten
   int64_t pitch;
   const T* bias;  // [N] or null

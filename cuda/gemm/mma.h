@@ -19,7 +19,8 @@
 // denormals, overflows, infinities and NaN come out as there. Products with fewer than kLeastDepth values of
 // k take the ordinary units as well: too few roundings hide the missing term.
 #pragma once
-#include <stdexcept>
+#include <map>
+#include <mutex>
 #include <type_traits>
 
 #include "core/reduce.h"
@@ -247,8 +248,7 @@ __global__ void __launch_bounds__(Tile::kThreads, (kResidentBlocks<Tile, Problem
     else
       mma_step_tf32x3<Tile, PanelA, PanelB>(from_a, from_b, sum, ranges);
     if constexpr (Problem::kRowSums) {
-      if (sum_rows)
-        for (int i = 0; i < Tile::kDepth; ++i) row_sum += PanelA::at(from_a, threadIdx.x, i);
+      if (sum_rows) PanelA::add_line(from_a, threadIdx.x, row_sum);
     }
   });
   if constexpr (Tile::kMode == Precision::tf32x3) {
@@ -266,15 +266,32 @@ __global__ void __launch_bounds__(Tile::kThreads, (kResidentBlocks<Tile, Problem
   }
   store_sums<Tile>(problem, schedule, kept[0], shared, sum, sum_rows, row_sum, partials, row_partials);
 #else
-  __trap();  // code for an older architecture, compiled anew on a device that has tensor cores
+  __trap();  // tensor_cores() says so first
 #endif
 }
 
-// Whether the current device has the instructions.
-inline bool tensor_cores() { return device_attribute(cudaDevAttrComputeCapabilityMajor) >= 8; }
+// What is asked for the architecture that this module's kernels were compiled for.
+template <class = void>
+__global__ void architecture_kernel() {}
+
+// Whether the current device has the instructions, and its code was compiled to use them: code for an older
+// architecture, compiled anew by the driver, was not.
+inline bool tensor_cores() {
+  static std::mutex guard;
+  static std::map<int, bool> compiled;  // by device
+  if (device_attribute(cudaDevAttrComputeCapabilityMajor) < 8) return false;
+  int device = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  const std::lock_guard lock(guard);
+  const auto found = compiled.find(device);
+  if (found != compiled.end()) return found->second;
+  cudaFuncAttributes attributes{};
+  check_cuda(cudaFuncGetAttributes(&attributes, architecture_kernel<>), "cudaFuncGetAttributes");
+  return compiled[device] = attributes.ptxVersion >= 80;
+}
 
 // multiply() of simt.h with the precision that the caller allows; float64 and devices without the means keep
-// theirs. Throws where a device has no means for 16-bit operands.
+// theirs: there 16-bit operands are multiplied as float32, which they are summed in anywhere.
 template <class Problem>
 void multiply(const CallSite& name, const Problem& problem, const Shape& shape, bool row_sums, Stream stream,
               Precision precision) {
@@ -283,20 +300,15 @@ void multiply(const CallSite& name, const Problem& problem, const Shape& shape, 
     launch(name, mma_kernel<Tile, Problem>, grid, block, shared_bytes, arguments...);
   };
   if constexpr (kIsHalf<T>) {
-    if (!tensor_cores())
-      throw std::runtime_error(concat("[", name.name,
-                                      "] float16 and bfloat16 products need a device of compute "
-                                      "capability 8.0 or later"));
-    multiply_planned<MmaTiles<T>>(name, problem, shape, row_sums, stream, launch_tile);
-  } else {
-    if constexpr (std::is_same_v<T, float>) {
-      if (precision == Precision::tf32 && tensor_cores())
-        return multiply_planned<MmaTiles<T>>(name, problem, shape, row_sums, stream, launch_tile);
-      if (precision == Precision::tf32x3 && shape.k >= kLeastDepth && tensor_cores())
-        return multiply_planned<Tf32x3Tiles>(name, problem, shape, row_sums, stream, launch_tile);
-    }
-    multiply(name, problem, shape, row_sums, stream);
+    if (tensor_cores())
+      return multiply_planned<MmaTiles<T>>(name, problem, shape, row_sums, stream, launch_tile);
+  } else if constexpr (std::is_same_v<T, float>) {
+    if (precision == Precision::tf32 && tensor_cores())
+      return multiply_planned<MmaTiles<T>>(name, problem, shape, row_sums, stream, launch_tile);
+    if (precision == Precision::tf32x3 && shape.k >= kLeastDepth && tensor_cores())
+      return multiply_planned<Tf32x3Tiles>(name, problem, shape, row_sums, stream, launch_tile);
   }
+  multiply(name, problem, shape, row_sums, stream);
 }
 
 }  // namespace fastarch::cuda

@@ -22,6 +22,22 @@ struct Panel {
     return widen(panel[AlongK ? line * kPitch + k : k * kPitch + line]);
   }
 
+  // sum += the line's values, in the order of k. Along k it takes 16 bytes at a time: the lanes of a warp, a
+  // line each, would meet in one bank of four with every single element, and no two of them do this way.
+  __device__ static __forceinline__ void add_line(const T* panel, int line, float& sum) {
+    if constexpr (AlongK) {
+#pragma unroll
+      for (int k = 0; k < Depth; k += kVector<T>) {
+        const Pack<T> pack = *reinterpret_cast<const Pack<T>*>(panel + line * kPitch + k);
+#pragma unroll
+        for (int v = 0; v < kVector<T>; ++v) sum += widen(pack.value[v]);
+      }
+    } else {
+#pragma unroll
+      for (int k = 0; k < Depth; ++k) sum += at(panel, line, k);
+    }
+  }
+
   // Registers for lines first + 0..7 and first + 8..15 at k's first and second chunk. ByLines: in the order
   // lower lines, upper lines, then the same of the second chunk, as a row operand has it; else first chunk,
   // second chunk, then of the upper lines.

@@ -51,6 +51,12 @@ struct Patches {
   int origin_h = 0, origin_w = 0;  // minus the padding
   int step_h = 1, step_w = 1;      // the dilation; negative where the window is flipped
 
+  std::string traits() const {  // see gemm/tune.h
+    return concat(height, " x ", width, " to ", pixels.plane.divisor(), " pixels, window ",
+                  window.plane.divisor(), ", stride ", stride_h, " ", stride_w, ", step ", step_h, " ",
+                  step_w);
+  }
+
   __device__ __forceinline__ void skip_channels(int64_t count) { x += count * channel_pitch; }
   __device__ __forceinline__ Point pixel(int64_t image, uint32_t within) const {
     uint32_t q;
@@ -161,6 +167,8 @@ struct ChannelRows {
         plane(pixels),
         aligned(packable(dy) && pixels % kWidth == 0) {}
 
+  std::string traits() const { return aligned ? "aligned" : "loose"; }
+
   __device__ __forceinline__ void skip_channels(int64_t count) { dy += count * plane.divisor(); }
   __device__ __forceinline__ void start(int64_t first_k) {
     dy += plane.split_wide(first_k, &first) * image_pitch;
@@ -270,6 +278,8 @@ struct FilterRows {
 // stored as [N, C, H, W].
 template <class T>
 struct ImageResult {
+  static constexpr bool kOverwrites = true;
+
   T* out;  // at the first pixel of this grid
   int64_t image_pitch, channel_pitch;
   Grid pixels{};

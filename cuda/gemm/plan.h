@@ -3,6 +3,8 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <string>
 
 #include "gemm/tile.h"
 
@@ -36,6 +38,20 @@ struct Tiles<double> {
     visit.template operator()<Tile<double, 8, 32, 16, 2, 4, 8>>();
   }
 };
+
+// 16-bit floats where there are no tensor cores, widened on their way to shared memory: a plain path, so two
+// tiles only. A thread brings eight elements at a time, which a step of 16 values of k has for all.
+template <>
+struct Tiles<float16> {
+  template <class Visit>
+  static void each(Visit&& visit) {
+    visit.template operator()<Tile<float, 64, 64, 16, 8, 4, 4>>();
+    visit.template operator()<Tile<float, 32, 32, 16, 4, 4, 8>>();
+  }
+};
+
+template <>
+struct Tiles<bfloat16> : Tiles<float16> {};
 
 struct Shape {
   int64_t batches, m, n, k;
@@ -77,31 +93,77 @@ Plan estimate(const Shape& shape, const Plan& tiling, int64_t splits, int multip
   return plan;
 }
 
-// The fastest plan by that estimate, among those with k whole or, where it may be split, in slices that just
-// fill one to eight waves of blocks. It follows from the shape and the device alone: the same call, the same
-// sums.
-template <class TileList>
-Plan plan_multiply(const Shape& shape, int multiprocessors, bool may_split = true) {
-  constexpr int64_t kMostWaves = 8;
-  constexpr int64_t kMostDepth = int64_t{1} << 30;  // within a slice, indices of k are 32-bit
-  const int64_t least = std::max<int64_t>(1, divide_up(shape.k, kMostDepth));
-  Plan best, tiling;
+// The fewest slices: within one, indices of k are 32-bit.
+inline int64_t least_splits(const Shape& shape) {
+  constexpr int64_t kMostDepth = int64_t{1} << 30;
+  return std::max<int64_t>(1, divide_up(shape.k, kMostDepth));
+}
+
+// Calls visit<Tile>(tiling) for each tile, where tiling is a plan that says nothing of k yet.
+template <class TileList, class Visit>
+void each_tiling(const Shape& shape, Visit&& visit) {
+  Plan tiling;
   TileList::each([&]<class Tile>() {
     tiling.tiles_m = divide_up(shape.m, Tile::kRows);
     tiling.tiles_n = std::max<int64_t>(1, divide_up(shape.n, Tile::kColumns));
     tiling.blocks = shape.batches * tiling.tiles_m * tiling.tiles_n;
+    visit.template operator()<Tile>(tiling);
+    ++tiling.tile;
+  });
+}
+
+// Calls visit(plan) for each plan worth a thought: every tile, with k whole and, where it may be split, in
+// slices that just fill one to eight waves of blocks.
+template <class TileList, class Visit>
+void each_plan(const Shape& shape, int multiprocessors, bool may_split, Visit&& visit) {
+  constexpr int64_t kMostWaves = 8;
+  const int64_t least = least_splits(shape);
+  each_tiling<TileList>(shape, [&]<class Tile>(const Plan& tiling) {
+    int64_t visited = 0;
     const auto consider = [&](int64_t splits) {
       const Plan plan = estimate<Tile>(shape, tiling, splits, multiprocessors);
-      if (plan.cycles < best.cycles) best = plan;
+      if (plan.splits != visited) visit(plan);
+      visited = plan.splits;
     };
     consider(least);
     for (int64_t waves = 1; may_split && waves <= kMostWaves; ++waves) {
       const int64_t splits = waves * multiprocessors / tiling.blocks;
       if (splits > least) consider(splits);
     }
-    ++tiling.tile;
+  });
+}
+
+// The fastest of them by the estimate. It follows from the shape and the device alone: the same call, the
+// same sums.
+template <class TileList>
+Plan plan_multiply(const Shape& shape, int multiprocessors, bool may_split = true) {
+  Plan best;
+  each_plan<TileList>(shape, multiprocessors, may_split, [&](const Plan& plan) {
+    if (plan.cycles < best.cycles) best = plan;
   });
   return best;
+}
+
+// "64x128x8": rows, columns and depth, which no other tile of its list shares.
+template <class Tile>
+std::string tile_name() {
+  return std::to_string(Tile::kRows) + "x" + std::to_string(Tile::kColumns) + "x" +
+         std::to_string(Tile::kDepth);
+}
+
+// The plan with the tile of that name and about so many slices (the last may be left empty, and drops out);
+// no value where the list has no such tile.
+template <class TileList>
+std::optional<Plan> plan_named(const Shape& shape, int multiprocessors, const std::string& tile,
+                               int64_t slices) {
+  std::optional<Plan> found;
+  each_tiling<TileList>(shape, [&]<class Tile>(const Plan& tiling) {
+    const int64_t most = std::max<int64_t>(1, divide_up(shape.k, Tile::kDepth));
+    if (tile_name<Tile>() == tile)
+      found = estimate<Tile>(shape, tiling, std::max(least_splits(shape), std::min(slices, most)),
+                             multiprocessors);
+  });
+  return found;
 }
 
 // Calls run<Tile>() for the plan's tile.

@@ -8,7 +8,7 @@
 // one barrier.
 //
 // What A, B and the result are is the problem's business: a type with
-//   using Value = float or double;
+//   using Value = float or double; also a 16-bit float, which is multiplied as float;
 //   using Parts = Operands<...>;        readers (matrix.h) and result; named, because nvcc's host pass cannot
 //                                       deduce what a __device__ function returns
 //   Parts at(int batch) const;          those of one member of the batch
@@ -50,15 +50,16 @@ __device__ __forceinline__ void multiply_step(const T (&a)[Tile::kDepth][Tile::k
 }
 
 // Hands the tile's sums to store(row, value). All of a thread's are of one column, and neighbouring threads
-// have neighbouring columns: stores to global memory are then coalesced, whatever the extents. The sums pass
-// through shared memory for that, one row of each micro-tile at a time. That loop is not unrolled, for want
-// of registers; and as registers cannot be indexed, the row is picked by comparison.
-template <class Tile, class T, class Store>
+// have neighbouring columns: stores to global memory are then coalesced, whatever the extents. With a Width
+// it is store(row, values), those of as many columns side by side. The sums pass through shared memory for
+// that, one row of each micro-tile at a time. That loop is not unrolled, for want of registers; and as
+// registers cannot be indexed, the row is picked by comparison.
+template <int Width = 1, class Tile, class T, class Store>
 __device__ __forceinline__ void store_tile(Tile, T* shared,
                                            const T (&sum)[Tile::kMicroRows][Tile::kMicroColumns],
                                            Store&& store) {
-  constexpr int kRowsAtOnce = Tile::kThreads / Tile::kColumns;
-  const int column = threadIdx.x % Tile::kColumns, first_row = threadIdx.x / Tile::kColumns;
+  constexpr int kAcross = Tile::kColumns / Width, kRowsAtOnce = Tile::kThreads / kAcross;
+  const int column = threadIdx.x % kAcross * Width, first_row = threadIdx.x / kAcross;
 #pragma unroll 1
   for (int i = 0; i < Tile::kMicroRows; ++i) {
     __syncthreads();
@@ -78,16 +79,24 @@ __device__ __forceinline__ void store_tile(Tile, T* shared,
 #pragma unroll 4
     for (int down = first_row; down < Tile::kThreadsDown; down += kRowsAtOnce) {
       const int row = (i / Tile::kRunA * Tile::kThreadsDown + down) * Tile::kRunA + i % Tile::kRunA;
-      store(row, shared[down * Tile::kColumns + column]);
+      const T* const from = &shared[down * Tile::kColumns + column];
+      if constexpr (Width == 1) {
+        store(row, *from);
+      } else {
+        constexpr int kRun = Width < kVector<T> ? Width : kVector<T>;
+        T values[Width];
+        read_runs<Width, kRun, kRun>(from, values);
+        store(row, values);
+      }
     }
   }
 }
 
-// Grid: one block for each (batch, slice of k, tile column, tile row), the last one fastest. With several
-// slices the sums go to partials [batch, slice, m, n] and row_partials [batch, slice, m], for combine_kernel.
-template <class Tile, class Problem, class T = typename Problem::Value>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kResident)
-    multiply_kernel(const Problem problem, const Schedule schedule, T* partials, T* row_partials) {
+// One block's part, of the problem's elements as numbers of the tile's type.
+template <class Tile, class Problem, class T = typename Tile::Value>
+__device__ __forceinline__ void multiply_tile(const Problem& problem, const Schedule& schedule, T* partials,
+                                              T* row_partials) {
+  using Element = typename Problem::Value;
   FASTARCH_SHARED(T, a_tile, [2][Tile::kDepth][Tile::kPitchA]);
   FASTARCH_SHARED(T, b_tile, [2][Tile::kDepth][Tile::kPitchB]);
   static_assert(Tile::kThreadsDown * Tile::kColumns <= 2 * Tile::kDepth * Tile::kPitchB);  // see store_sums
@@ -98,8 +107,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident)
 
   auto operands = problem.at(place.batch);
   const int depth = start_slice(operands, schedule, place);
-  using CarrierA = Carrier<Tile, Tile::kRows, Tile::kPitchA, decltype(operands.a)>;
-  using CarrierB = Carrier<Tile, Tile::kColumns, Tile::kPitchB, decltype(operands.b)>;
+  using CarrierA = Carrier<Tile, Tile::kRows, Tile::kPitchA, decltype(operands.a), Element>;
+  using CarrierB = Carrier<Tile, Tile::kColumns, Tile::kPitchB, decltype(operands.b), Element>;
   FASTARCH_SHARED(typename CarrierA::Tables, a_tables, [1]);
   FASTARCH_SHARED(typename CarrierB::Tables, b_tables, [1]);
   CarrierA a(operands.a, int64_t{place.tile_m} * Tile::kRows, a_tables);
@@ -143,6 +152,19 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident)
   }
   store_sums<Tile>(problem, schedule, kept[0], &b_tile[0][0][0], sum, sum_rows, row_sum, partials,
                    row_partials);
+}
+
+// Grid: one block for each (batch, slice of k, tile column, tile row), the last one fastest. With several
+// slices the sums go to partials [batch, slice, m, n] and row_partials [batch, slice, m], for combine_kernel.
+template <class Tile, class Problem, class T = typename Tile::Value>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kResident)
+    multiply_kernel(const Problem problem, const Schedule schedule, T* partials, T* row_partials) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  if constexpr (kIsHalf<typename Problem::Value>)
+    __trap();  // there multiply() of mma.h takes the tensor cores: the code would lie idle
+  else
+#endif
+    multiply_tile<Tile>(problem, schedule, partials, row_partials);
 }
 
 // Computes the whole batch; `shape` has the largest m, n and k of its members. Overwrites every result, also

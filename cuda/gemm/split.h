@@ -3,6 +3,7 @@
 #pragma once
 #include "core/buffer.h"
 #include "gemm/block.h"
+#include "gemm/tune.h"
 
 namespace fastarch::cuda {
 
@@ -61,32 +62,34 @@ void multiply_planned(const CallSite& name, const Problem& problem, const Shape&
                       Stream stream, LaunchTile&& launch_tile) {
   using T = Compute<typename Problem::Value>;
   if (shape.batches == 0 || shape.m == 0 || (shape.n == 0 && !row_sums)) return;
-  const Plan plan = plan_multiply<TileList>(shape, multiprocessors(), !kTakesTiles<Problem>);
-  const int64_t blocks = plan.blocks * plan.splits;
-  check(blocks < (int64_t{1} << 31), name.name, "needs ", blocks, " blocks, expected fewer than 2^31");
+  const auto run = [&](const Plan& plan) {
+    const int64_t blocks = plan.blocks * plan.splits;
+    check(blocks < (int64_t{1} << 31), name.name, "needs ", blocks, " blocks, expected fewer than 2^31");
 
-  const int64_t parts = plan.splits > 1 ? shape.batches * plan.splits * shape.m : 0;
-  const Buffer<T> partials(parts * shape.n, stream), row_partials(row_sums ? parts : 0, stream);
-  const Schedule schedule{FastDivider(plan.tiles_m),
-                          FastDivider(plan.tiles_n),
-                          FastDivider(plan.splits),
-                          plan.slice,
-                          shape.m,
-                          shape.n};
-  with_tile<TileList>(plan, [&]<class Tile>() {
-    launch_tile.template operator()<Tile>(dim3(static_cast<unsigned>(blocks)), dim3(Tile::kThreads),
-                                          Tile::template shared_bytes<Problem>(), stream, problem, schedule,
-                                          partials.data(), row_partials.data());
-  });
-  if constexpr (!kTakesTiles<Problem>) {
-    if (plan.splits == 1) return;
-    const int64_t groups =
-        divide_up(shape.batches * std::max(shape.m * shape.n, row_sums ? shape.m : 0), kCombineColumns);
-    constexpr int kThreads = kCombineColumns * kCombineRows;
-    launch(name, combine_kernel<Problem>, grid_for(groups * kThreads, kThreads), dim3(kThreads), 0, stream,
-           problem, static_cast<const T*>(partials.data()), static_cast<const T*>(row_partials.data()),
-           static_cast<int>(plan.splits), shape.batches, shape.m, shape.n);
-  }
+    const int64_t parts = plan.splits > 1 ? shape.batches * plan.splits * shape.m : 0;
+    const Buffer<T> partials(parts * shape.n, stream), row_partials(row_sums ? parts : 0, stream);
+    const Schedule schedule{FastDivider(plan.tiles_m),
+                            FastDivider(plan.tiles_n),
+                            FastDivider(plan.splits),
+                            plan.slice,
+                            shape.m,
+                            shape.n};
+    with_tile<TileList>(plan, [&]<class Tile>() {
+      launch_tile.template operator()<Tile>(dim3(static_cast<unsigned>(blocks)), dim3(Tile::kThreads),
+                                            Tile::template shared_bytes<Problem>(), stream, problem, schedule,
+                                            partials.data(), row_partials.data());
+    });
+    if constexpr (!kTakesTiles<Problem>) {
+      if (plan.splits == 1) return;
+      const int64_t groups =
+          divide_up(shape.batches * std::max(shape.m * shape.n, row_sums ? shape.m : 0), kCombineColumns);
+      constexpr int kThreads = kCombineColumns * kCombineRows;
+      launch(name, combine_kernel<Problem>, grid_for(groups * kThreads, kThreads), dim3(kThreads), 0, stream,
+             problem, static_cast<const T*>(partials.data()), static_cast<const T*>(row_partials.data()),
+             static_cast<int>(plan.splits), shape.batches, shape.m, shape.n);
+    }
+  };
+  run(choose_plan<TileList>(name, problem, shape, row_sums, stream, run));
 }
 
 }  // namespace fastarch::cuda

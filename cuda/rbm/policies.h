@@ -15,7 +15,7 @@ struct Sampled {
   const uint8_t* clamped;        // [rows, units] or null
   const T* held;
 
-  // The words of unit n's position.
+  // The four words of unit n's position, which it shares with its neighbours up to a multiple of four.
   __device__ __forceinline__ PhiloxWords words(int64_t m, int64_t n) const {
     const uint64_t row = static_cast<uint64_t>(m * ((units + 3) / 4));
     return philox(seed, offset, first + row + static_cast<uint64_t>(n / 4));
@@ -24,6 +24,13 @@ struct Sampled {
     const int64_t at = m * units + n;
     if (mean) mean[at] = of_mean;
     if (sample) sample[at] = clamped && clamped[at] ? held[at] : of_sample;
+  }
+  // Of the units n ... n + 3, of which those past the last one are left out.
+  __device__ __forceinline__ void store(int64_t m, int64_t n, const T (&of_mean)[4],
+                                        const T (&of_sample)[4]) const {
+#pragma unroll
+    for (int v = 0; v < 4; ++v)
+      if (n + v < units) store(m, n + v, of_mean[v], of_sample[v]);
   }
 };
 
@@ -35,6 +42,8 @@ __device__ __forceinline__ uint32_t pick(const PhiloxWords& words, int n) {
 // What becomes of the pre-activation of Bernoulli units: bias, sigmoid, and a sample, in one pass.
 template <class T>
 struct BernoulliResult {
+  static constexpr bool kOverwrites = true;
+
   Sampled<T> out;
   const T* bias;  // [units]
 
@@ -49,6 +58,32 @@ struct BernoulliResult {
     if (out.sample)
       sample = sampling::bernoulli(pick(out.words(m, column.n), static_cast<int>(column.n & 3)), p);
     out.store(m, column.n, p, sample);
+  }
+
+  // Four units take one draw.
+  static constexpr int kTogether = 4;
+  struct Columns {
+    int64_t n;
+    T bias[kTogether];
+  };
+  __device__ __forceinline__ Columns columns(int64_t n) const {
+    Columns columns{n, {}};
+#pragma unroll
+    for (int v = 0; v < kTogether; ++v)
+      if (n + v < out.units) columns.bias[v] = bias[n + v];
+    return columns;
+  }
+  __device__ __forceinline__ void store(int64_t m, const Columns& columns,
+                                        const T (&values)[kTogether]) const {
+    T p[kTogether], samples[kTogether] = {};
+#pragma unroll
+    for (int v = 0; v < kTogether; ++v) p[v] = sampling::sigmoid(sampling::add(values[v], columns.bias[v]));
+    if (out.sample) {
+      const PhiloxWords words = out.words(m, columns.n);
+#pragma unroll
+      for (int v = 0; v < kTogether; ++v) samples[v] = sampling::bernoulli(words.word[v], p[v]);
+    }
+    out.store(m, columns.n, p, samples);
   }
 };
 
@@ -80,6 +115,8 @@ struct Stacked {
         factor(factor),
         aligned(packable(upper, lower) && lines % kWidth == 0) {}
 
+  std::string traits() const { return aligned ? "aligned" : "loose"; }
+
   __device__ __forceinline__ void start(int64_t first_k) { first = first_k; }
   __device__ __forceinline__ Line line(int64_t index) const {
     const int64_t left = lines - index;
@@ -100,6 +137,8 @@ struct Stacked {
 // The sum over the rows of both phases becomes a mean.
 template <class T>
 struct GradientResult {
+  static constexpr bool kOverwrites = true;
+
   T* dw;  // [V, H], overwritten
   int64_t pitch;
   T scale;

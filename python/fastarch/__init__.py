@@ -14,6 +14,7 @@ _NAMES = {
     "tensor": "tensors",
     "Function": "autograd",
     "no_grad": "autograd",
+    "autotune": "autotuning",
     "backend": "backends",
     "conv_algorithm": "algorithms",
     "precision": "precisions",
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from fastarch import cuda, data, estimators, models, nn, ops, optim, random, train
     from fastarch.algorithms import conv_algorithm
     from fastarch.autograd import Function, no_grad
+    from fastarch.autotuning import autotune
     from fastarch.backends import backend
     from fastarch.information import info
     from fastarch.io import load, save
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Function",
     "Tensor",
+    "autotune",
     "backend",
     "concatenate",
     "conv_algorithm",

@@ -13,6 +13,8 @@ import os
 from contextvars import ContextVar
 from types import ModuleType, TracebackType
 
+from fastarch import autotuning
+
 NAMES = ("numpy", "cpu", "cuda", "emulator")
 
 _MOST_THREADS = 4096  # csrc/core/thread_pool.cpp
@@ -65,6 +67,7 @@ def reason_unusable(name: str) -> str | None:
             if reason:
                 _reasons[name] = reason
             else:
+                autotuning.install(module)
                 _loaded[name] = module
     return _reasons.get(name)
 

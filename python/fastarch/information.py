@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import fastarch
-from fastarch import backends
+from fastarch import autotuning, backends
 
 _COMPILED = ("_core", "_cpu", "_cuda", "_emulator")
 
@@ -30,6 +30,7 @@ class Information:
     backends: dict[str, dict[str, Any]]  # name: {usable, reason}; reason is None when usable
     backend: str | None  # the one that was named, None for the default choice
     devices: list[dict[str, Any]]
+    autotune: dict[str, Any]  # on; file, and entries: how many plans this version finds there
 
     def to_dict(self) -> dict[str, Any]:
         """The same as dicts, lists, strings and numbers."""
@@ -43,6 +44,10 @@ class Information:
             lines.append(f"backend {name}: " + ("usable" if state["usable"] else f"off: {state['reason']}"))
         chosen = self.backend or "default (host arrays: cpu or numpy, device arrays: cuda)"
         lines.append(f"chosen: {chosen}")
+        tuned = self.autotune
+        lines.append(
+            f"autotune: {'on' if tuned['on'] else 'off'}, {tuned['entries']} plans in {tuned['file']}"
+        )
         for device in self.devices:
             lines.append("device " + ", ".join(f"{key} {value}" for key, value in device.items()))
         return "\n".join(lines)
@@ -66,6 +71,7 @@ def info() -> Information:
         backends={name: _state(name) for name in backends.NAMES},
         backend=backends.current(),
         devices=_devices(),
+        autotune=autotuning.state(),
     )
 
 

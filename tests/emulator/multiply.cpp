@@ -1,7 +1,10 @@
 // The blocked multiply, whose double buffer and whose way out through shared memory live by their barriers.
+#include <sys/mman.h>
+
 #include <array>
 #include <cmath>
 #include <random>
+#include <utility>
 
 #include "gemm/matrix.h"
 #include "gemm/patches.h"
@@ -101,8 +104,15 @@ void expect_positions(const Shape4& s, int64_t filters, std::mt19937_64& random)
                                .step_h = 1,
                                .step_w = 1};
   const PixelColumns<float> pixels{patches};
-  const ImageResult<float> result{nullptr, filters * p * q, p * q,   Grid(p, q),      q,
-                                  1,       nullptr,         nullptr, Activation::none};
+  const ImageResult<float> result{.out = nullptr,
+                                  .image_pitch = filters * p * q,
+                                  .channel_pitch = p * q,
+                                  .pixels = Grid(p, q),
+                                  .pitch_h = q,
+                                  .pitch_w = 1,
+                                  .bias = nullptr,
+                                  .residual = nullptr,
+                                  .kind = Activation::none};
   const PlaneColumns<float> planes{nullptr, s.n * s.h * s.w, s.c * s.h * s.w, FastDivider(s.h * s.w)};
   for (int i = 0; i < 200; ++i) {
     const int64_t at = i == 0 ? planes.columns - 1 : below(random, planes.columns);
@@ -122,7 +132,136 @@ void expect_positions(const Shape4& s, int64_t filters, std::mt19937_64& random)
   }
 }
 
+// Address space for more than 2^31 elements, of which only pages that are written take memory.
+class Space {
+ public:
+  static constexpr int64_t kElements = (int64_t{5} << 29);  // 2.5 * 2^30
+  Space() {
+    void* const at = mmap(nullptr, kElements * sizeof(float), PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) throw std::runtime_error("this machine does not lend out 10 GiB of address space");
+    data = static_cast<float*>(at);
+  }
+  ~Space() { munmap(data, kElements * sizeof(float)); }
+  Space(const Space&) = delete;
+  Space& operator=(const Space&) = delete;
+
+  // Has element `index` be found by `read`.
+  template <class Read>
+  void expect_read(Wide index, Read&& read) {
+    EXPECT(index >= 0 && index < kElements);
+    data[static_cast<int64_t>(index)] = 7;
+    EXPECT(read() == 7);
+    data[static_cast<int64_t>(index)] = 0;
+    EXPECT(read() == 0);
+  }
+
+  float* data;
+};
+
+// Element (line, k) by a reader that starts at first_k; wide loads begin at multiples of their width.
+template <class Reader>
+float element(Reader reader, int64_t first_k, int64_t line, int64_t k) {
+  constexpr int kWidth = Reader::kWidth;
+  const int along = static_cast<int>(k - first_k);
+  const int within = Reader::kAlongK ? along % kWidth : static_cast<int>(line % kWidth);
+  reader.start(first_k);
+  float values[kWidth];
+  reader.load(reader.line(Reader::kAlongK ? line : line - within),
+              reader.step(Reader::kAlongK ? along - within : along, kWidth), values);
+  return values[within];
+}
+
+// The k that a slice starts at, and one in it.
+std::pair<int64_t, int64_t> slice_of(std::mt19937_64& random, int64_t depth) {
+  const int64_t first = below(random, depth) / 16 * 16, left = depth - first;
+  return {first, first + below(random, left)};
+}
+
+template <bool AlongK>
+void expect_matrix(Space& space, std::mt19937_64& random) {
+  const int64_t lines = 40000, depth = 60000, pitch = AlongK ? depth : lines;
+  const Matrix<float, AlongK> matrix(space.data, lines, depth, pitch);
+  for (int i = 0; i < 200; ++i) {
+    const int64_t line = i == 0 ? lines - 1 : below(random, lines);
+    auto [first, k] = slice_of(random, depth);
+    if (i == 0) k = depth - 1;
+    space.expect_read(AlongK ? Wide{line} * pitch + k : Wide{k} * pitch + line,
+                      [&] { return element(matrix, first, line, k); });
+  }
+  const MatrixResult<float> result{space.data, pitch, nullptr, Activation::none};
+  const int64_t last = Space::kElements / pitch - 1;
+  result.store(last, result.column(pitch - 1), 3);
+  EXPECT(space.data[last * pitch + pitch - 1] == 3);
+  space.data[last * pitch + pitch - 1] = 0;
+}
+
+// Images [N, C, H, W] as dy and as x of a weight gradient, and as a result.
+void expect_images(Space& space, std::mt19937_64& random) {
+  const int64_t n = 1000, c = 64, side = 200, plane = side * side;
+  const ChannelRows<float> rows(space.data, c, c * plane, plane);
+  const Patches<float> patches{.x = space.data,
+                               .image_pitch = c * plane,
+                               .channel_pitch = static_cast<int>(plane),
+                               .height = static_cast<int>(side),
+                               .width = static_cast<int>(side),
+                               .columns = n * plane,
+                               .taps = c,
+                               .pixels = Grid(side, side),
+                               .window = Grid(1, 1),
+                               .step_h = 1,
+                               .step_w = 1};
+  const ImageResult<float> result{.out = space.data,
+                                  .image_pitch = c * plane,
+                                  .channel_pitch = plane,
+                                  .pixels = Grid(side, side),
+                                  .pitch_h = side,
+                                  .pitch_w = 1,
+                                  .bias = nullptr,
+                                  .residual = nullptr,
+                                  .kind = Activation::none};
+  for (int i = 0; i < 200; ++i) {
+    const int64_t channel = i == 0 ? c - 1 : below(random, c);
+    auto [first, pixel] = slice_of(random, n * plane);
+    if (i == 0) pixel = n * plane - 1;
+    const Wide index = (Wide{pixel / plane} * c + channel) * plane + pixel % plane;
+    space.expect_read(index, [&] { return element(rows, first, channel, pixel); });
+    space.expect_read(index, [&] { return element(TapColumns<float>{patches}, first, channel, pixel); });
+    space.expect_read(index, [&] { return element(PixelColumns<float>{patches}, 0, pixel, channel); });
+    result.store(channel, result.column(pixel), 3);
+    EXPECT(space.data[static_cast<int64_t>(index)] == 3);
+    space.data[static_cast<int64_t>(index)] = 0;
+  }
+}
+
+void expect_filters(Space& space, std::mt19937_64& random) {
+  const int64_t filters = 55000, channels = 5000, taps = 9;
+  FilterRows<float> rows{.w = space.data,
+                         .channels = channels,
+                         .filter_pitch = channels * taps,
+                         .channel_pitch = static_cast<int>(taps),
+                         .tap_pitch_h = 3,
+                         .tap_pitch_w = 1};
+  rows.window = Grid(3, 3);
+  for (int i = 0; i < 200; ++i) {
+    const int64_t channel = i == 0 ? channels - 1 : below(random, channels);
+    auto [first, k] = slice_of(random, filters * taps);
+    if (i == 0) k = filters * taps - 1;
+    space.expect_read((Wide{k / taps} * channels + channel) * taps + k % taps,
+                      [&] { return element(rows, first, channel, k); });
+  }
+}
+
 }  // namespace
+
+TEST(elements_past_32_bits) {
+  std::mt19937_64 random(6);
+  Space space;
+  expect_matrix<true>(space, random);
+  expect_matrix<false>(space, random);
+  expect_images(space, random);
+  expect_filters(space, random);
+}
 
 TEST(positions_past_32_bits) {
   std::mt19937_64 random(5);

@@ -14,6 +14,8 @@ void set_seed(uint64_t seed);
 // process.
 struct Device {
   int multiprocessors = 2;
+  int capability_major = 9, capability_minor = 0;
+  bool capturing = false;  // what every stream is told to be; launches run all the same
   int threads_per_multiprocessor = 2048;
   int blocks_per_multiprocessor = 32;
   int threads_per_block = 1024;
@@ -25,6 +27,20 @@ struct Device {
   uint64_t idle_steps = 200'000'000;
 };
 Device& device();
+
+// Has the device be of another compute capability: 7.5, 8.0 or 9.0, with the limits that go with it. Tensor
+// core operations need 8.0, clusters 9.0.
+void set_compute_capability(int major, int minor);
+
+// Time is made up, so that what depends on it repeats: a launch takes a microsecond, and a nanosecond more
+// for each thread; or what it was told to, launches of so many blocks of so many threads. Each host thread
+// has a clock of its own, in microseconds; events read it.
+void set_launch_time(uint64_t blocks, uint64_t threads, double microseconds);
+void forget_launch_times();
+double clock();
+
+// The launches of all host threads so far.
+uint64_t launch_count();
 
 // Throws std::runtime_error when this host thread still holds device buffers, or freed one that had been
 // written out of bounds; either way none are left afterwards.
