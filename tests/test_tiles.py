@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 
 import fastarch as fa
+from cases import conv2d as conv2d_cases
+from cases import linear as linear_cases
+from cases.case import Case
 from conftest import FLOATS
 from fastarch import autotuning, backends
 
@@ -144,6 +147,30 @@ def test_the_model_chooses_without_tensor_cores_too(module: Any, dtype: str) -> 
     with fa.backend("emulator"):
         y = fa.ops.linear(x, x)
     assert float(y[0, 0]) == float(FLOATS[dtype].type(4096 * (1 + 2.0**-7) ** 2))
+
+
+HALF_CASES = [
+    case
+    for case in conv2d_cases.CASES + linear_cases.CASES
+    if case.halves and case.layout == "contiguous" and case.op in fa.ops.OPERATORS["conv2d"] + ("linear",)
+]
+
+
+@pytest.mark.parametrize("case", HALF_CASES, ids=str)
+def test_cases_without_tensor_cores(module: Any, case: Case) -> None:
+    """Every shape, stride, group and activation, in float16 widened to float32."""
+    arguments = case.make(np.random.default_rng(0), FLOATS["float16"])
+    module.set_compute_capability(7, 5)
+    with fa.backend("emulator"):
+        run = case.call(fa.ops, **arguments) if case.call else getattr(fa.ops, case.op)(**arguments)
+    expected = case.oracle(**arguments)
+    found, expected = (r if isinstance(r, tuple) else (r,) for r in (run, expected))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None and ours.size:
+            assert ours.dtype == FLOATS["float16"]
+            tolerance = case.tolerance_in("float16")
+            np.testing.assert_allclose(ours.astype(np.float64), theirs, rtol=tolerance, atol=tolerance)
 
 
 def test_tf32_is_float32_without_tensor_cores(module: Any) -> None:
