@@ -135,6 +135,22 @@ def ours(place: Place, run: Callable[[], Any]) -> list[Contender]:
     return [Contender(f"fastarch {name}", on(name)) for name in place.backends]
 
 
+def by_winograd(place: Place, run: Callable[[], Any]) -> list[Contender]:
+    """`run` of 3x3 convolutions by each way of Winograd's, on the compiled backends."""
+
+    def asked(algorithm: str, contender: Contender) -> Contender:
+        chosen = fa.conv_algorithm(algorithm)
+
+        def call() -> Any:
+            with chosen:
+                return contender.run()
+
+        return Contender(f"{contender.name} {algorithm}", call)
+
+    compiled = [c for c in ours(place, run) if c.name != "fastarch numpy"]
+    return [asked(name, contender) for name in ("winograd2", "winograd4") for contender in compiled]
+
+
 def theirs(place: Place, run: Callable[[], Any], layout: str = "") -> list[Contender]:
     """`run` by PyTorch, without recording gradients; layout: what to add to the name."""
     if torch is None:
@@ -186,6 +202,8 @@ def convolution_contenders(
         return torch.ops.aten.convolution_backward(dy, x, weight, None, *both)[index]
 
     contenders = ours(place, lambda: our_pass(ax, aw, ady))
+    if p.r == 3 and p.stride == p.groups == 1 and direction != "weight gradient":
+        contenders += by_winograd(place, lambda: our_pass(ax, aw, ady))
     if torch is not None:
         theirs_here = [place.tensor(a) for a in (x, weight, dy)]
         contenders += theirs(place, lambda: their_pass(*theirs_here))

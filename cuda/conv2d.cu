@@ -2,9 +2,10 @@
 // gemm/simt.h and gemm/mma.h.
 //
 // Depthwise convolution has kernels of its own (depthwise/), 1x1 filters have readers of theirs
-// (conv2d/pointwise.h).
+// (conv2d/pointwise.h), and 3x3 filters transforms (conv2d/winograd.h).
 #include "conv2d/pointwise.h"
 #include "conv2d/products.h"
+#include "conv2d/winograd.h"
 #include "depthwise/weights.h"
 #include "ops/conv2d.h"
 
@@ -15,6 +16,10 @@ void conv2d_forward(const T* x, const T* weight, const T* bias, const T* residua
                     Activation kind, Precision precision, Stream stream) {
   check_limits(s, "conv2d_forward");
   if (depthwise::takes<T>(s, false)) return depthwise::forward(x, weight, bias, residual, y, s, kind, stream);
+  if constexpr (!kIsHalf<T>) {
+    if (winograd::takes(s))
+      return winograd::forward(x, weight, bias, residual, y, s, kind, precision, stream);
+  }
   const ImageResult<T> result{y, s.k * s.p * s.q, s.p * s.q, Grid(s.p, s.q), s.q, 1, bias, residual, kind};
   if (pointwise::takes(s, x)) return pointwise::forward(x, weight, result, s, precision, stream);
   multiply_forward("conv2d_forward", weight, input_patches<Grid>(x, s), result, s, precision, stream);
@@ -25,6 +30,9 @@ void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShap
                            Stream stream) {
   check_limits(s, "conv2d_backward_input");
   if (depthwise::takes<T>(s, true)) return depthwise::backward_input(dy, weight, dx, s, stream);
+  if constexpr (!kIsHalf<T>) {
+    if (winograd::takes(s)) return winograd::backward_input(dy, weight, dx, s, precision, stream);
+  }
   if (pointwise::takes(s, dy)) return pointwise::backward_input(dy, weight, dx, s, precision, stream);
   const Patches<T> patches{.x = dy,
                            .image_pitch = s.k * s.p * s.q,

@@ -72,7 +72,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], int, tuple[int, int]]] = {
 ON_EMULATOR = ("one_pixel", "one_row", "odd", "wide_padding", "channels_61")
 
 
-@pytest.mark.backends("cpu")
+@pytest.mark.backends("cpu", "emulator", "cuda")
 @pytest.mark.parametrize("algorithm", NAMES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", SHAPES)

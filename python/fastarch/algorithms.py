@@ -7,7 +7,7 @@ times fewer, F(4x4, 3x3) with 4 times fewer.
   pixels, and filters with weights, that are not finite or far out of the ordinary (beyond 2^60; filters of
   weights below 2^-60); these are computed directly. Each output is computed from the pixels that it sees
   alone, and its error is bounded, as that of a direct sum is, by float32's precision times the largest of
-  these pixels times the sum of the filter's magnitudes.
+  these pixels times the sum of the filter's magnitudes. A GPU computes directly.
 - ``"direct"``: as the sum in the operator's definition, everywhere.
 - ``"winograd2"``, ``"winograd4"``: F(2x2, 3x3) or F(4x4, 3x3) wherever one is possible, whatever the values:
   an infinite pixel may give NaN where a direct sum is infinite. The larger tile costs about a digit of
@@ -15,19 +15,15 @@ times fewer, F(4x4, 3x3) with 4 times fewer.
   that do not see it.
 
 It is a permission: convolutions of other filters, strides and dilations, those of several groups, 16-bit
-arrays, gradients of weights, GPUs and the NumPy backend compute directly.
+arrays, gradients of weights and the NumPy backend compute directly.
 """
 
 from __future__ import annotations
 
 from fastarch.choices import Choice, Scope
 
-NAMES = (
-    "auto",
-    "direct",
-    "winograd2",
-    "winograd4",
-)  # their places are the kernels' numbers (csrc/ops/conv2d.h)
+# Their places are the kernels' numbers (csrc/ops/conv2d.h).
+NAMES = ("auto", "direct", "winograd2", "winograd4")
 _CHOICE = Choice("conv_algorithm", NAMES, "FASTARCH_CONV_ALGORITHM")
 current = _CHOICE.current
 
