@@ -65,7 +65,7 @@ PASSES = ("forward", "input gradient", "weight gradient")
 
 @dataclass(frozen=True)
 class Pooling:
-    """kind: max, average or adaptive (then `kernel` is the output's extent); x [N, C, H, W]."""
+    """kind: max, average or adaptive (`kernel` is the output's extent); x [N, C, H, W] or [N, H, W, C]."""
 
     name: str
     kind: str
@@ -75,12 +75,19 @@ class Pooling:
     kernel: int
     stride: int = 0
     padding: int = 0
+    layout: str = "NCHW"
 
     @property
-    def call(self) -> dict[str, int]:
+    def shape(self) -> tuple[int, ...]:
+        last = self.layout == "NHWC"
+        return (self.n, *((self.size, self.size, self.c) if last else (self.c, self.size, self.size)))
+
+    @property
+    def call(self) -> dict[str, Any]:
         if self.kind == "adaptive":
-            return {"output_size": self.kernel}
-        return {"kernel_size": self.kernel, "stride": self.stride or self.kernel, "padding": self.padding}
+            return {"output_size": self.kernel, "layout": self.layout}
+        sizes = {"kernel_size": self.kernel, "stride": self.stride or self.kernel, "padding": self.padding}
+        return {**sizes, "layout": self.layout}
 
 
 POOLINGS = [
@@ -89,6 +96,10 @@ POOLINGS = [
     Pooling("max 2x2 vgg 64@224 N2", "max", 2, 64, 224, 2),
     Pooling("max 3x3/2 resnet 64@112 N8", "max", 8, 64, 112, 3, 2, 1),
     Pooling("adaptive 7x7 512@14 N8", "adaptive", 8, 512, 14, 7),
+    Pooling("max 2x2 vgg 64@224 NHWC N2", "max", 2, 64, 224, 2, layout="NHWC"),
+    Pooling("max 3x3/2 resnet 64@112 NHWC N8", "max", 8, 64, 112, 3, 2, 1, "NHWC"),
+    Pooling("average 3x3/2 64@112 NHWC N8", "average", 8, 64, 112, 3, 2, 1, "NHWC"),
+    Pooling("global resnet 2048@7 NHWC N8", "adaptive", 8, 2048, 7, 1, layout="NHWC"),
 ]
 
 
@@ -219,7 +230,7 @@ def pooling_contenders(problem: Pooling, direction: str, place: Place) -> tuple[
     """Everything that computes one pass of a pooling here, and the answer in float64."""
     rng, p = np.random.default_rng(0), problem
     op = {"max": "max_pool2d", "average": "avg_pool2d", "adaptive": "adaptive_avg_pool2d"}[p.kind]
-    x = random_float32(rng, p.n, p.c, p.size, p.size)
+    x = random_float32(rng, *p.shape)
     ax = place.native(x)
     forward, backward = getattr(fa.ops, op), getattr(fa.ops, f"{op}_backward")
     wide = _float64(lambda: forward(x.astype(float), **p.call))
@@ -229,7 +240,7 @@ def pooling_contenders(problem: Pooling, direction: str, place: Place) -> tuple[
     first = (lambda result: result[0]) if p.kind == "max" else (lambda result: result)
 
     def gradient(dy: Any, argmax: Any) -> Any:
-        more = {} if p.kind == "adaptive" else p.call
+        more = {"layout": p.layout} if p.kind == "adaptive" else p.call
         return backward(dy, *([argmax] if p.kind == "max" else []), input_shape=x.shape, **more)
 
     if direction == "forward":
@@ -243,6 +254,15 @@ def pooling_contenders(problem: Pooling, direction: str, place: Place) -> tuple[
 
 
 def _torch_pooling(p: Pooling, direction: str, x: Any, dy: Any) -> Callable[[], Any]:
+    """PyTorch takes channels-last images as [N, C, H, W] with other strides; its results are turned back."""
+    if p.layout == "NHWC":
+        x, dy = (a.permute(0, 3, 1, 2) for a in (x, dy))
+        run = _torch_pooling_of_planes(p, direction, x, dy)
+        return lambda: run().permute(0, 2, 3, 1)
+    return _torch_pooling_of_planes(p, direction, x, dy)
+
+
+def _torch_pooling_of_planes(p: Pooling, direction: str, x: Any, dy: Any) -> Callable[[], Any]:
     functional, aten = torch.nn.functional, torch.ops.aten
     sizes = [[p.kernel] * 2, [p.stride or p.kernel] * 2, [p.padding] * 2]
     if p.kind == "max":

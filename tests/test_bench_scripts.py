@@ -63,6 +63,20 @@ def run_briefly(run: Any, *args: Any, **more: Any) -> Any:
     return compare(suite, name, entries, reference, clock, 1e-4, *rest, **more)
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("kind", ["max", "average", "adaptive"])
+def test_pooling_contenders_agree(kind: str, layout: str) -> None:
+    import peers
+    from timing import relative_error
+
+    problem = peers.Pooling("small", kind, 2, 3, 6, 3 if kind != "adaptive" else 2, 2, 1, layout)
+    for direction in ("forward", "backward"):
+        contenders, reference = peers.pooling_contenders(problem, direction, peers.Place("host"))
+        assert contenders
+        for contender in contenders:
+            assert relative_error(contender.run(), reference) < 1e-5, f"{contender.name} {direction}"
+
+
 def test_a_spent_budget_leaves_problems_out(monkeypatch, tmp_path, capsys) -> None:
     import recurrent
     import run
