@@ -14,7 +14,8 @@ constexpr int kWords = 4;  // elements a Philox position serves
 // packed: both pointers are aligned for Packs. y may be x.
 template <class T>
 __global__ void dropout_kernel(const T* x, T* y, int64_t n, bool packed, Compute<T> scale, uint32_t threshold,
-                               uint64_t seed, uint64_t offset) {
+                               uint64_t seed, uint64_t offset, const uint64_t* word) {
+  if (word) offset = *word;
   constexpr int kPack = sizeof(T) == 8 ? 2 : kWords;  // at most 128 bits
   constexpr int kPacks = kWords / kPack;
   for (int64_t position = global_thread(); position * kWords < n; position += grid_threads()) {
@@ -44,7 +45,8 @@ __global__ void zero_kernel(T* y, int64_t n) {
 }  // namespace
 
 template <class T>
-void dropout_forward(const T* x, T* y, int64_t n, double p, uint64_t seed, uint64_t offset, Stream stream) {
+void dropout_forward(const T* x, T* y, int64_t n, double p, uint64_t seed, uint64_t offset,
+                     const uint64_t* word, Stream stream) {
   if (n == 0) return;
   if (p >= 1) {  // no threshold of 32 bits drops every word
     launch("dropout_forward", zero_kernel<T>, grid_for(n, kThreads), kThreads, 0, stream, y, n);
@@ -53,12 +55,14 @@ void dropout_forward(const T* x, T* y, int64_t n, double p, uint64_t seed, uint6
   const dim3 grid = grid_for((n + kWords - 1) / kWords, kThreads);
   const auto scale = static_cast<Compute<T>>(1 / (1 - p));
   launch("dropout_forward", dropout_kernel<T>, grid, kThreads, 0, stream, x, y, n, packable(x, y), scale,
-         dropout_threshold(p), seed, offset);
+         dropout_threshold(p), seed, offset, word);
 }
 
-template void dropout_forward(const float*, float*, int64_t, double, uint64_t, uint64_t, Stream);
-template void dropout_forward(const double*, double*, int64_t, double, uint64_t, uint64_t, Stream);
-template void dropout_forward(const float16*, float16*, int64_t, double, uint64_t, uint64_t, Stream);
-template void dropout_forward(const bfloat16*, bfloat16*, int64_t, double, uint64_t, uint64_t, Stream);
+#define INSTANTIATE(T) \
+  template void dropout_forward(const T*, T*, int64_t, double, uint64_t, uint64_t, const uint64_t*, Stream);
+INSTANTIATE(float)
+INSTANTIATE(double)
+INSTANTIATE(float16)
+INSTANTIATE(bfloat16)
 
 }  // namespace fastarch::cuda

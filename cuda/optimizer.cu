@@ -123,8 +123,9 @@ struct AdamTensor {
 
 template <class Tensor>
 __global__ void __launch_bounds__(kThreads, 4)
-    update_kernel(const __grid_constant__ Table table, typename Tensor::Rule rule) {
+    update_kernel(const __grid_constant__ Table table, typename Tensor::Rule rule, const double* words) {
   constexpr int V = Pack<typename Tensor::Element>::size;
+  if (words) rule.read(words);
   const int number = tensor_of(table, blockIdx.x);
   const Tensor tensor(table, number, rule);
   const int64_t begin = (static_cast<int64_t>(blockIdx.x) - table.first[number]) * kBlock;
@@ -137,13 +138,13 @@ __global__ void __launch_bounds__(kThreads, 4)
 // Launches `kernel` on as few tables as the tensors fit into; a tensor of more than 2^31 blocks does not
 // exist.
 template <class Rule>
-void for_tables(const char* name, const TensorList& tensors, const Rule& rule, void (*kernel)(Table, Rule),
-                Stream stream) {
+void for_tables(const char* name, const TensorList& tensors, const Rule& rule, const double* words,
+                void (*kernel)(Table, Rule, const double*), Stream stream) {
   Table table{};
   const auto flush = [&] {
     if (table.tensors && table.first[table.tensors])
       launch(name, kernel, dim3(static_cast<unsigned>(table.first[table.tensors])), kThreads, 0, stream,
-             table, rule);
+             table, rule, words);
     table = Table{};
   };
   for (size_t i = 0; i < tensors.sizes.size(); ++i) {
@@ -163,12 +164,12 @@ void for_tables(const char* name, const TensorList& tensors, const Rule& rule, v
 
 template <class T>
 void sgd_update(const TensorList& tensors, const SgdStep& step, Stream stream) {
-  for_tables("sgd_update", tensors, SgdRule<T>(step), update_kernel<SgdTensor<T>>, stream);
+  for_tables("sgd_update", tensors, SgdRule<T>(step), step.words, update_kernel<SgdTensor<T>>, stream);
 }
 
 template <class T>
 void adam_update(const TensorList& tensors, const AdamStep& step, Stream stream) {
-  for_tables("adam_update", tensors, AdamRule<T>(step), update_kernel<AdamTensor<T>>, stream);
+  for_tables("adam_update", tensors, AdamRule<T>(step), step.words, update_kernel<AdamTensor<T>>, stream);
 }
 
 #define INSTANTIATE(T)                                                    \

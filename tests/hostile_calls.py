@@ -122,12 +122,19 @@ def valid_calls() -> dict[str, Arguments]:
             "dx": floats(3, 5),
             "ignore_index": -100,
         },
-        "dropout_forward": {"x": floats(3, 5), "y": floats(3, 5), "p": 0.5, "seed": 1, "offset": 2},
+        "dropout_forward": {
+            "x": floats(3, 5),
+            "y": floats(3, 5),
+            "p": 0.5,
+            "seed": 1,
+            "offset": 2,
+            "word": np.ones(1, np.int64),
+        },
     }
 
 
 # None is their absence.
-OPTIONAL = {"bias", "db", "argmax", "residual"}
+OPTIONAL = {"bias", "db", "argmax", "residual", "word"}
 OPTIONAL_IN = {
     ("recurrent_backward", "dy"),
     ("batch_norm_forward", "weight"),

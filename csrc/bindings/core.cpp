@@ -1,8 +1,6 @@
 // fastarch._core: what is not an operator: how arrays are seen, random words, threads.
 #include <pybind11/pybind11.h>
 
-#include <algorithm>
-
 #include "bindings/array.h"
 #include "core/philox.h"
 #include "core/philox_fill.h"
@@ -44,20 +42,8 @@ void fill(py::handle out, uint64_t seed, uint64_t offset, int64_t start) {
         ", expected int32");
   check(start >= 0, "philox_fill", "start is ", start, ", expected at least 0");
   auto* words = mutable_data<uint32_t>(view);
-  const int64_t end = start + view.size(), first = start / 4;
   py::gil_scoped_release unlocked;
-  parallel_for((end + 3) / 4 - first, 4096, [=](int64_t from, int64_t to) {
-    // Whole positions at once; at the ends of the array, where some words are not wanted, one by one.
-    const int64_t whole = std::max(first + from, (start + 3) / 4), stop = std::min(first + to, end / 4);
-    if (whole < stop)
-      philox_fill(seed, offset, static_cast<uint64_t>(whole), stop - whole, words + (4 * whole - start));
-    for (const int64_t p : {first + from, first + to - 1}) {
-      if (whole <= p && p < stop) continue;
-      const PhiloxWords w = philox(seed, offset, static_cast<uint64_t>(p));
-      for (int64_t i = std::max(4 * p, start); i < std::min(4 * p + 4, end); ++i)
-        words[i - start] = w.word[i - 4 * p];
-    }
-  });
+  philox_range(seed, offset, start, view.size(), words);
 }
 
 }  // namespace

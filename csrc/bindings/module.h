@@ -49,6 +49,16 @@ inline void takes_halves(py::module_& m, std::initializer_list<const char*> kern
     if (FASTARCH_DEVICE::kHalves) py::set(m.attr("_half_kernels")).add(kernel);
 }
 
+// An array of one int64 whose bits are the offset of a random stream, read when the kernel runs; null for
+// None.
+inline const uint64_t* offset_word(const char* op, py::handle word) {
+  if (word.is_none()) return nullptr;
+  Operands operands(op, kMemory);
+  const ArrayView view = operands.in_any(word, "offset", {1});
+  check(view.dtype == DType::int64, op, "offset has dtype ", dtype_name(view.dtype), ", expected int64");
+  return data<uint64_t>(view);
+}
+
 inline Stream as_stream(uintptr_t stream) { return reinterpret_cast<Stream>(stream); }
 
 }  // namespace fastarch

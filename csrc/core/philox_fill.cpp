@@ -3,9 +3,11 @@
 // exclusive ors.
 #include "core/philox_fill.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/philox.h"
+#include "core/thread_pool.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -94,6 +96,22 @@ void philox_fill(uint64_t seed, uint64_t offset, uint64_t position, int64_t coun
   static Fill* const best = chosen();
   constexpr int64_t kFew = 4;  // positions that a vector would mostly waste
   (count < kFew ? fill_scalar : best)(seed, offset, position, count, words);
+}
+
+void philox_range(uint64_t seed, uint64_t offset, int64_t start, int64_t n, uint32_t* words) {
+  const int64_t end = start + n, first = start / 4;
+  parallel_for((end + 3) / 4 - first, 4096, [=](int64_t from, int64_t to) {
+    // Whole positions at once; at the ends of the array, where some words are not wanted, one by one.
+    const int64_t whole = std::max(first + from, (start + 3) / 4), stop = std::min(first + to, end / 4);
+    if (whole < stop)
+      philox_fill(seed, offset, static_cast<uint64_t>(whole), stop - whole, words + (4 * whole - start));
+    for (const int64_t p : {first + from, first + to - 1}) {
+      if (whole <= p && p < stop) continue;
+      const PhiloxWords w = philox(seed, offset, static_cast<uint64_t>(p));
+      for (int64_t i = std::max(4 * p, start); i < std::min(4 * p + 4, end); ++i)
+        words[i - start] = w.word[i - 4 * p];
+    }
+  });
 }
 
 }  // namespace fastarch

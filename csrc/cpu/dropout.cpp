@@ -9,7 +9,9 @@
 namespace fastarch::cpu {
 
 template <class T>
-void dropout_forward(const T* x, T* y, int64_t n, double p, uint64_t seed, uint64_t offset, Stream) {
+void dropout_forward(const T* x, T* y, int64_t n, double p, uint64_t seed, uint64_t offset,
+                     const uint64_t* word, Stream) {
+  if (word) offset = *word;
   if (p >= 1) {  // no threshold of 32 bits drops every word
     std::fill(y, y + n, T(0));
     return;
@@ -22,7 +24,9 @@ void dropout_forward(const T* x, T* y, int64_t n, double p, uint64_t seed, uint6
   });
 }
 
-template void dropout_forward(const float*, float*, int64_t, double, uint64_t, uint64_t, Stream);
-template void dropout_forward(const double*, double*, int64_t, double, uint64_t, uint64_t, Stream);
+#define INSTANTIATE(T) \
+  template void dropout_forward(const T*, T*, int64_t, double, uint64_t, uint64_t, const uint64_t*, Stream);
+INSTANTIATE(float)
+INSTANTIATE(double)
 
 }  // namespace fastarch::cpu

@@ -54,7 +54,8 @@ void for_blocks(const TensorList& tensors, const Body& body) {
 
 template <class T>
 void sgd_update(const TensorList& tensors, const SgdStep& step, Stream) {
-  const SgdRule<T> rule(step);
+  SgdRule<T> rule(step);
+  if (step.words) rule.read(step.words);
   for_blocks(tensors, [&](size_t tensor, int64_t begin, int64_t end) {
     T* w = static_cast<T*>(tensors.pointers[0][tensor]);
     const T* g = static_cast<const T*>(tensors.pointers[1][tensor]);
@@ -69,7 +70,8 @@ void sgd_update(const TensorList& tensors, const SgdStep& step, Stream) {
 
 template <class T>
 void adam_update(const TensorList& tensors, const AdamStep& step, Stream) {
-  const AdamRule<T> rule(step);
+  AdamRule<T> rule(step);
+  if (step.words) rule.read(step.words);
   for_blocks(tensors, [&](size_t tensor, int64_t begin, int64_t end) {
     T* w = static_cast<T*>(tensors.pointers[0][tensor]);
     const T* g = static_cast<const T*>(tensors.pointers[1][tensor]);

@@ -1,5 +1,7 @@
 // Contract: one step of SGD or Adam on many parameters at once, in place. Every array of parameter i has
-// size[i] elements. What is computed, and in which order, is what fastarch.optim computes with NumPy.
+// size[i] elements. What is computed, and in which order, is what fastarch.optim computes with NumPy. A
+// step's `words`, where not null, lie where the arrays do and are read when the step runs, in place of the
+// numbers they stand for: a captured step is replayed with other numbers.
 #pragma once
 #include <vector>
 
@@ -15,18 +17,20 @@ struct TensorList {
 
 // Arrays w (updated), g (read) and, unless momentum is 0, b (updated): g += decay * w (not in place);
 // b = momentum * b + keep * g, or g at the first step; step g + momentum * b with nesterov, else b, or g
-// without momentum; w -= lr * step.
+// without momentum; w -= lr * step. words: [1], lr.
 struct SgdStep {
   double lr, momentum, keep, decay;
   bool nesterov, first;
+  const double* words;
 };
 
-// Arrays w, g, m, v and, with amsgrad, u: w *= 1 - shrink (decoupled decay) or g += decay * w (not in place);
+// Arrays w, g, m, v and, with amsgrad, u: w *= kept (decoupled decay) or g += decay * w (not in place);
 // m += (1 - beta1) * (g - m); v = beta2 * v + (1 - beta2) * g^2; u = max(u, v);
-// w -= step_size * (m / (sqrt(v or u) / correction + eps)).
+// w -= step_size * (m / (sqrt(v or u) / correction + eps)). words: [3], step_size, correction, kept.
 struct AdamStep {
-  double step_size, correction, beta1, beta2, eps, decay, shrink;
+  double step_size, correction, beta1, beta2, eps, decay, kept;
   bool amsgrad;
+  const double* words;
 };
 
 namespace cpu {
@@ -61,6 +65,8 @@ struct SgdRule {
         nesterov(step.nesterov),
         first(step.first) {}
 
+  FASTARCH_HOST_DEVICE void read(const double* words) { lr = static_cast<T>(words[0]); }
+
   // The new w; b is updated where there is a momentum.
   template <class Math>
   FASTARCH_HOST_DEVICE T operator()(T w, T g, T* b) const {
@@ -76,7 +82,7 @@ struct SgdRule {
 template <class T>
 struct AdamRule {
   T step_size, correction, rest1, beta2, rest2, eps, decay, kept;
-  bool amsgrad, decoupled;
+  bool amsgrad;
 
   explicit AdamRule(const AdamStep& step)
       : step_size(static_cast<T>(step.step_size)),
@@ -86,13 +92,18 @@ struct AdamRule {
         rest2(static_cast<T>(1 - step.beta2)),
         eps(static_cast<T>(step.eps)),
         decay(static_cast<T>(step.decay)),
-        kept(static_cast<T>(1 - step.shrink)),
-        amsgrad(step.amsgrad),
-        decoupled(step.shrink != 0) {}
+        kept(static_cast<T>(step.kept)),
+        amsgrad(step.amsgrad) {}
+
+  FASTARCH_HOST_DEVICE void read(const double* words) {
+    step_size = static_cast<T>(words[0]);
+    correction = static_cast<T>(words[1]);
+    kept = static_cast<T>(words[2]);
+  }
 
   template <class Math>
   FASTARCH_HOST_DEVICE T operator()(T w, T g, T* m, T* v, T* u) const {
-    if (decoupled) w = Math::mul(w, kept);
+    if (kept != T(1)) w = Math::mul(w, kept);
     if (decay != T(0)) g = Math::add(Math::mul(w, decay), g);
     *m = Math::add(*m, Math::mul(Math::sub(g, *m), rest1));
     *v = Math::add(Math::mul(*v, beta2), Math::mul(Math::mul(g, g), rest2));

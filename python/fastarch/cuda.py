@@ -11,6 +11,7 @@ import numpy as np
 
 from fastarch import algorithms, arrays, precisions
 from fastarch.autograd import Variable
+from fastarch.backends import implementation
 from fastarch.capturing import Capture
 from fastarch.tensors import Tensor
 
@@ -29,8 +30,12 @@ def graph(step: Step, warmup: int = 1) -> Graph:
         for x, target in batches:       # device arrays, always of the same shapes
             loss = step(x, target)      # the same tensor each time, overwritten by the next call
 
-    Inputs are copied to where the step was captured with them. When an optimizer's learning rate or another
-    of its settings has changed, its state was loaded, or the precision or the algorithm of convolutions is
+    Inputs are copied to where the step was captured with them. Learning rates, the numbers of steps that an
+    optimizer has made and the random streams of dropout and zoneout go on as if the step ran: the host counts
+    them, and a small launch before each replay puts them where the kernels read them, so that replays have
+    the bits of a step that is not captured, an optimizer's state_dict() and fastarch.random's state are those
+    after it, and a schedule may change the rate at each step. When another setting of an optimizer has
+    changed, its state was loaded, or the precision, the algorithm of convolutions or the random seed is
     another, the step is captured anew.
     Whatever else the step depends on stays as it was at the capture: train() or eval(), which parameters are
     learned. With host arrays nothing is captured: the step runs as it is, and what a capture would refuse is
@@ -39,8 +44,7 @@ def graph(step: Step, warmup: int = 1) -> Graph:
     Raises ValueError for a warmup below 1, and when called: TypeError for inputs that are no arrays, lie in
     several places or have changed their types or requires_grad, ValueError for other shapes than before, and
     RuntimeError, after the warm-up, for a step that the host takes part in: reading a value (item(), float(),
-    if loss < 1), drawing a random stream (dropout, zoneout), counting steps (Adam), making an optimizer's
-    state, waiting for the device.
+    if loss < 1), drawing random numbers for itself, making an optimizer's state, waiting for the device.
     """
     return Graph(step, warmup)
 
@@ -65,7 +69,7 @@ class Graph:
             self._warm_calls -= 1
             return self._step(*inputs)
         if not on_device:
-            with Capture():
+            with Capture():  # nothing is replayed: numbers stay the host's
                 return self._step(*inputs)
         if self._captured is None or self._captured.capture.is_stale():
             self._captured = _Captured(self._step, inputs)
@@ -103,7 +107,7 @@ class _Captured:
 
     def __init__(self, step: Step, inputs: tuple[Any, ...]) -> None:
         cupy = sys.modules["cupy"]
-        self.capture = Capture()
+        self.capture = Capture(lambda count: cupy.empty(count, np.int64))
         # What the step allocates stays its own: nobody else may be given memory that a replay writes to.
         self._pool = cupy.cuda.MemoryPool()
         self._stream = cupy.cuda.Stream(non_blocking=True)
@@ -138,8 +142,19 @@ class _Captured:
         cupy = sys.modules["cupy"]
         for static, value in zip(self._static, inputs):
             static[...] = _array(value)
+        for memory, words in self.capture.fed():
+            _send(words, memory)
         self._graph.launch(stream=cupy.cuda.get_current_stream())
         return self.outputs
+
+
+def _send(words: np.ndarray, memory: Any) -> None:
+    """Puts words of the host into memory of a device, in the order of the current stream, without waiting."""
+    module = implementation("store_words", True)
+    if module is None:  # CuPy alone
+        memory.set(words)
+    else:
+        module.store_words(memory, words, stream=arrays.stream_pointer())
 
 
 def _array(value: Any) -> Any:

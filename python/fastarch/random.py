@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastarch.capturing import refuse
+from fastarch.capturing import feed, note, refuse
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
@@ -50,20 +50,51 @@ def set_state(state: dict[str, int]) -> None:
 
 def next_offset() -> tuple[int, int]:
     """(seed, offset) of a Philox stream that nobody has used since manual_seed: 2**66 words."""
-    refuse("the step draws a random stream (dropout, zoneout), whose offset the host counts")
+    refuse("the step draws random numbers on the host")
+    return _next()
+
+
+def next_stream() -> tuple[int, Any]:
+    """The same for an operator of a step that may be captured (fastarch.cuda.graph): there the offset is an
+    array [1] of int64 where the step's arrays lie, which gets the next offset before each replay.
+    """
+    word = feed(1, lambda: (_signed(_next()[1]),), np.int64)
+    if word is None:
+        return _next()
+    note(_seed)
+    return _seed(), word
+
+
+def _seed() -> int:
+    return _state["seed"]
+
+
+def _signed(word: int) -> int:
+    """The int64 of the same bits."""
+    return word - 2**64 if word >= 2**63 else word
+
+
+def _next() -> tuple[int, int]:
     with _lock:
         seed, offset = _state["seed"], _state["offset"]
         _state["offset"] = (offset + 1) % 2**64
         return seed, offset
 
 
-def philox(n: int, seed: int, offset: int, xp: Any = np, start: int = 0) -> Any:
+def philox(n: int, seed: int, offset: Any, xp: Any = np, start: int = 0) -> Any:
     """Words start .. start + n - 1 of the stream (seed, offset): [n] uint32, in the array library `xp`.
 
     Word i is word i % 4 of counter position i // 4; the counter is (position, offset), the key the seed.
+    offset: an int, or an array [1] of int64 with its bits in the memory of `xp`.
     """
     n, start = _size("philox", "n", n), _size("philox", "start", start)
-    seed, offset = _word64("philox", "seed", seed), _word64("philox", "offset", offset)
+    seed = _word64("philox", "seed", seed)
+    if xp is np and isinstance(offset, np.ndarray):
+        offset = int(offset[0]) % 2**64
+    if isinstance(offset, int) or xp is np:
+        offset = _word64("philox", "offset", offset)
+    else:
+        offset = offset.view(xp.uint64)
     words = xp.empty(n, xp.uint32)
     core = _compiled_core() if xp is np else None
     if core is not None:
@@ -81,12 +112,15 @@ def philox(n: int, seed: int, offset: int, xp: Any = np, start: int = 0) -> Any:
     return words
 
 
-def _rounds(first: int, count: int, seed: int, offset: int, xp: Any) -> Any:
+def _rounds(first: int, count: int, seed: int, offset: Any, xp: Any) -> Any:
     """The words of positions first .. first + count - 1, [4 * count] uint32."""
     position = xp.arange(count, dtype=xp.uint64) + xp.uint64(first)
     shift, mask = xp.uint64(32), xp.uint64(_MASK)
     c0, c1 = position & mask, position >> shift
-    c2, c3 = (xp.full(count, half, xp.uint64) for half in (offset & _MASK, offset >> 32))
+    if isinstance(offset, int):
+        c2, c3 = (xp.full(count, half, xp.uint64) for half in (offset & _MASK, offset >> 32))
+    else:
+        c2, c3 = (xp.repeat(half, count) for half in (offset & mask, offset >> shift))
     k0, k1 = seed & _MASK, seed >> 32
     m0, m1 = (xp.uint64(m) for m in _MULTIPLIERS)
     for _ in range(10):

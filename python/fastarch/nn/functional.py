@@ -148,7 +148,7 @@ class Softmax(Function):
 
 class Dropout(Function):
     @staticmethod
-    def forward(ctx: Any, x: Array, p: float, seed: int, offset: int) -> Array:
+    def forward(ctx: Any, x: Array, p: float, seed: int, offset: Any) -> Array:
         ctx.draw = p, seed, offset
         return ops.dropout(x, p, seed, offset)
 
@@ -242,4 +242,4 @@ def dropout(x: Any, p: float = 0.5, training: bool = True) -> Tensor:
     x = as_tensor(x)
     if not training or p == 0:
         return x
-    return Dropout.apply(x, p, *random.next_offset())
+    return Dropout.apply(x, p, *random.next_stream())

@@ -107,6 +107,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
         "gru_cell_backward",
     ),
     "som": ("som_bmu", "som_totals", "som_batch_update", "som_online_update", "som_u_matrix"),
+    "words": (),  # of random streams, and of captured steps: parts of other operators
 }
 
 __all__ = [

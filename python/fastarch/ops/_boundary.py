@@ -289,6 +289,21 @@ def integer(op: str, name: str, value: Any) -> int:
     return as_index(value)
 
 
+def random_seed(op: str, value: Any, name: str = "seed") -> int:
+    """A word that names a random stream."""
+    value = integer(op, name, value)
+    if not 0 <= value < 2**64:
+        raise ValueError(f"[{op}] {name} is {value}, expected 0 to 2**64 - 1")
+    return value
+
+
+def random_offset(op: str, value: Any, like: Array, name: str = "offset") -> tuple[int, Array | None]:
+    """The other word, or an array [1] of int64 beside `like` with its bits: (offset, None) or (0, array)."""
+    if hasattr(value, "dtype") and getattr(value, "ndim", 0) > 0:
+        return 0, companion(op, name, value, like, np.dtype(np.int64), (1,))
+    return random_seed(op, value, name), None
+
+
 def number(op: str, name: str, value: Any, least: float) -> float:
     """A finite float of at least `least`."""
     try:
@@ -378,6 +393,8 @@ __all__ = [
     "number",
     "operator",
     "pair",
+    "random_offset",
+    "random_seed",
     "run",
     "shape_of",
     "widen",

@@ -10,8 +10,19 @@ import numpy as np
 from fastarch import arrays
 from fastarch.backends import implementation
 from fastarch.ops import _recurrent_steps as cells
-from fastarch.ops._boundary import Array, empty, expect_dims, expect_shape, flag, integer, narrow, widen
-from fastarch.ops._recurrent_composite import Options
+from fastarch.ops._boundary import (
+    Array,
+    empty,
+    expect_dims,
+    expect_shape,
+    flag,
+    integer,
+    narrow,
+    random_offset,
+    random_seed,
+    widen,
+)
+from fastarch.ops._recurrent_composite import Options, Stream
 
 Named = list[tuple[str, Any, bool]]  # name, array, whether it may be None
 LETTERS = ("H", "H", "4H", "3H", "3H")
@@ -180,17 +191,14 @@ def probability(op: str, name: str, value: Any) -> float:
     return p
 
 
-def random_stream(op: str, stream: Any) -> tuple[int, int] | None:
-    """(seed, offset) of a Philox stream, or None."""
+def random_stream(op: str, stream: Any, like: Array) -> Stream | None:
+    """(seed, offset, None) of a Philox stream; (seed, 0, array) when the offset is an array beside `like`."""
     if stream is None:
         return None
     if not isinstance(stream, (tuple, list)) or len(stream) != 2:
         raise TypeError(f"[{op}] stream is {stream!r}, expected (seed, offset) or None")
-    words = tuple(integer(op, name, word) for name, word in zip(("seed", "offset"), stream))
-    for name, word in zip(("seed", "offset"), words):
-        if not 0 <= word < 2**64:
-            raise ValueError(f"[{op}] {name} of stream is {word}, expected 0 to 2**64 - 1")
-    return words[0], words[1]
+    seed, offset = stream
+    return random_seed(op, seed, "seed of stream"), *random_offset(op, offset, like, "offset of stream")
 
 
 def check_together(op: str, cell: int, algorithm: int, options: Options) -> None:
@@ -209,3 +217,39 @@ def check_together(op: str, cell: int, algorithm: int, options: Options) -> None
             f"[{op}] algorithm {forced!r} has no projection, zoneout or normalisation, "
             "expected 'auto' or 'step'"
         )
+
+
+def all_of(
+    op: str,
+    cell: int,
+    x: tuple[Array, str],
+    states: dict[str, Array | None],
+    weights: tuple,
+    more: dict[str, Array | None],
+    chances: dict[str, float],
+    stream: Any,
+    algorithm: int = 0,
+    gradients: Named | None = None,
+) -> tuple[dict[str, Any], Options, arrays.Restore]:
+    """Every array by its name, as `adopt` gives them, of shapes that fit; the options; how results go back.
+
+    x: with the letters of its axes, of which the last two are N and D. more: the options' arrays; chances:
+    their probabilities. gradients: what is adopted besides, whose shapes are not looked at.
+    """
+    given, letters = x
+    operands = named(given, " ".join(states), tuple(states.values()), weights)
+    operands += [(name, array, True) for name, array in more.items()]
+    names = [name for name, *_ in operands if name not in ("x", "w_ih", "w_hh", "w_hr")]
+    operands += gradients or []
+    rates = {name: probability(op, name, rate) for name, rate in chances.items()}
+    plain = not any(rates.values()) and all(array is None for array in more.values())
+    natives, restore = widen_unless_kernels(*adopt(op, operands), plain)
+    of = {name: native for (name, *_), native in zip(operands, natives)}
+    expect_dims(op, "x", of["x"], len(letters.split(",")), letters)
+    *_, n, d = of["x"].shape
+    checked = [(name, of[name], True) for name in names]
+    check_sizes(op, cell, d, n, of["w_ih"], of["w_hh"], checked, of.get("w_hr"))
+    words = random_stream(op, stream, of["x"])
+    options = Options(**{name: of[name] for name in more}, **rates, stream=words)
+    check_together(op, cell, algorithm, options)
+    return of, options, restore

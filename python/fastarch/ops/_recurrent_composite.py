@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fastarch.ops import _recurrent_steps as cells
 from fastarch.ops._boundary import Array, empty, namespace, run
 from fastarch.ops._products import linear_backward_input, linear_backward_weight, linear_forward
@@ -19,6 +21,7 @@ from fastarch.random import philox
 
 EPSILON = 1e-5  # added to a variance
 
+Stream = tuple[int, int, Any]  # seed, offset, and None or an array [1] that holds the offset in its place
 Keep = Any  # which states are renewed: a bool array, the probability of it, or None for all of them
 
 
@@ -27,7 +30,7 @@ class Options:
     """What a step does beyond the cell; all of it checked.
 
     w_hr [P, H]. norm_ih and norm_hh [GH], norm_c and norm_c_bias [H]: gains and bias of the normalisation.
-    zoneout, zoneout_cell: probabilities of keeping h and c; stream: (seed, offset), or None for expectations.
+    zoneout, zoneout_cell: probabilities of keeping h and c; stream: None for expectations.
     """
 
     w_hr: Array | None = None
@@ -37,7 +40,7 @@ class Options:
     norm_c_bias: Array | None = None
     zoneout: float = 0.0
     zoneout_cell: float = 0.0
-    stream: tuple[int, int] | None = None
+    stream: Stream | None = None
 
     def any(self) -> bool:
         """Whether the plain kernels do not do."""
@@ -104,7 +107,7 @@ class Gradients:
 
 
 def _keep(
-    rate: float, stream: tuple[int, int] | None, first: int, shape: tuple, packing: Any, xp: Any
+    op: str, rate: float, stream: Stream | None, first: int, shape: tuple, packing: Any, like: Array
 ) -> Keep:
     """The element of step t, sequence b and unit u is kept where word first + (t N + b) width + u of the
     stream is below floor(rate 2^32): whatever the packing.
@@ -114,8 +117,15 @@ def _keep(
     if stream is None or rate == 1:
         return 1 - rate
     count, width = shape
-    renewed = (philox(count * width, *stream, xp, first) >= int(rate * 2**32)).reshape(count, width)
+    words = empty(op, (count * width,), like, np.uint32)
+    run("random_words", _random_words, (words.view(np.int32),), first, *stream)
+    renewed = (words >= int(rate * 2**32)).reshape(count, width)
     return renewed if packing is None else renewed[packing.rows]
+
+
+def _random_words(words: Array, start: int, seed: int, offset: int, word: Array | None, xp: Any) -> None:
+    """words [n] int32, overwritten with the bits of words start, start + 1, ... of the stream."""
+    words[...] = philox(words.size, seed, offset if word is None else word, xp, start).view(np.int32)
 
 
 def _mix(before: Array, after: Array, keep: Keep, rows: slice, xp: Any) -> Array:
@@ -217,9 +227,9 @@ class Composite:
         if bias is not None:
             gates += bias
         outputs = y.shape[1]
-        stream, xp = options.stream, self.xp
-        keep_h = _keep(options.zoneout, stream, 0, (count, outputs), packing, xp)
-        keep_c = _keep(options.zoneout_cell, stream, count * outputs, (count, units), packing, xp)
+        stream = options.stream
+        keep_h = _keep(op, options.zoneout, stream, 0, (count, outputs), packing, gates)
+        keep_c = _keep(op, options.zoneout_cell, stream, count * outputs, (count, units), packing, gates)
         own = options.w_hr is not None or keep_h is not None
         output = empty(op, (rows, units), gates) if own else y
         return Kept(norm_ih, norm(options.norm_hh), norm(options.norm_c), output, keep_h, keep_c)

@@ -6,9 +6,10 @@ What every kind takes beside its cell:
 
 - zoneout: h keeps each of its elements with this probability instead of taking the new one; Krueger et al.
   (2017). stream: (seed, offset) of a Philox stream that draws which, anew for every step and sequence: while
-  training; None: the expectation, for evaluation. LSTM: zoneout_cell does it to c, whose new value h still
-  uses. The element of h of step t, sequence b and unit u is kept when word (t N + b) P + u of the stream is
-  below floor(zoneout 2^32), that of c by word T N P + (t N + b) H + u and zoneout_cell.
+  training (the offset may be an array, as for dropout); None: the expectation, for evaluation. LSTM:
+  zoneout_cell does it to c, whose new value h still uses. The element of h of step t, sequence b and unit u
+  is kept when word (t N + b) P + u of the stream is below floor(zoneout 2^32), that of c by word T N P + (t N
+  + b) H + u and zoneout_cell.
 - norm_ih, norm_hh [GH]: gains of layer normalisation; Ba et al. (2016), in haste's form: the shares of all
   gates of one step and sequence, w_ih x and w_hh h, have mean 0 and variance 1 (plus 1e-5) over their G H
   elements, before gains and then biases. LSTM: norm_c and norm_c_bias [H], gain and bias of the same on the
@@ -34,9 +35,8 @@ from typing import Any, NamedTuple
 from fastarch import arrays
 from fastarch.ops import _recurrent as recurrence
 from fastarch.ops import _recurrent_arguments as arguments
-from fastarch.ops._boundary import Array, expect_dims, expect_shape, flag, flags, widen
+from fastarch.ops._boundary import Array, expect_shape, flag, flags, widen
 from fastarch.ops._recurrent import Saved
-from fastarch.ops._recurrent_composite import Options
 from fastarch.ops._recurrent_steps import LSTM
 
 
@@ -86,7 +86,7 @@ def rnn(
     norm_ih: Array | None = None,
     norm_hh: Array | None = None,
     zoneout: float = 0.0,
-    stream: tuple[int, int] | None = None,
+    stream: tuple[int, Any] | None = None,
 ) -> tuple[Array, Array, Saved]:
     """h[t] = f(w_ih x[t] + b_ih + w_hh h[t-1] + b_hh) for every step; Elman (1990). Returns y, hn, saved.
 
@@ -100,7 +100,7 @@ def rnn(
     chance = {"zoneout": zoneout}
     weights = (w_ih, w_hh, b_ih, b_hh)
     how = (lengths, reverse, algorithm, stream)
-    y, hn, _, saved = _sequence("rnn", cell, x, (h0,), weights, norms, chance, *how)
+    y, hn, _, saved = _sequence("rnn", cell, x, {"h0": h0}, weights, norms, chance, *how)
     return y, hn, saved
 
 
@@ -137,7 +137,7 @@ def lstm(
     norm_c_bias: Array | None = None,
     zoneout: float = 0.0,
     zoneout_cell: float = 0.0,
-    stream: tuple[int, int] | None = None,
+    stream: tuple[int, Any] | None = None,
 ) -> tuple[Array, tuple[Array, Array], Saved]:
     """Long short-term memory over every step: Hochreiter and Schmidhuber (1997), with the forget gate of
     Gers et al. (2000). Returns y, (hn, cn), saved.
@@ -157,7 +157,7 @@ def lstm(
     chances = {"zoneout": zoneout, "zoneout_cell": zoneout_cell}
     weights = (w_ih, w_hh, b_ih, b_hh)
     how = (lengths, reverse, algorithm, stream)
-    y, hn, cn, saved = _sequence("lstm", LSTM, x, (h0, c0), weights, more, chances, *how)
+    y, hn, cn, saved = _sequence("lstm", LSTM, x, {"h0": h0, "c0": c0}, weights, more, chances, *how)
     return y, (hn, cn), saved
 
 
@@ -194,7 +194,7 @@ def gru(
     norm_ih: Array | None = None,
     norm_hh: Array | None = None,
     zoneout: float = 0.0,
-    stream: tuple[int, int] | None = None,
+    stream: tuple[int, Any] | None = None,
 ) -> tuple[Array, Array, Saved]:
     """Gated recurrent units over every step: Cho et al. (2014). Returns y, hn, saved.
 
@@ -210,7 +210,7 @@ def gru(
     chance = {"zoneout": zoneout}
     weights = (w_ih, w_hh, b_ih, b_hh)
     how = (lengths, reverse, algorithm, stream)
-    y, hn, _, saved = _sequence("gru", cell, x, (h0,), weights, norms, chance, *how)
+    y, hn, _, saved = _sequence("gru", cell, x, {"h0": h0}, weights, norms, chance, *how)
     return y, hn, saved
 
 
@@ -231,41 +231,27 @@ def _sequence(
     op: str,
     cell: int,
     x: Array,
-    states: tuple,
+    states: dict[str, Array | None],
     weights: tuple,
     more: dict[str, Array | None],
     chances: dict[str, float],
     lengths: Any,
     reverse: bool,
     algorithm: str,
-    stream: tuple[int, int] | None,
+    stream: tuple[int, Any] | None,
 ) -> tuple[Array, Array, Any, Saved]:
     with arrays.caller_stream(x, op, "x"):
-        named = arguments.named(x, "h0 c0", states, weights)
-        named += [(name, array, True) for name, array in more.items()]
-        operands, restore = arguments.adopt(op, named)
-        rates = {name: arguments.probability(op, name, rate) for name, rate in chances.items()}
-        plain_step = not any(rates.values()) and all(array is None for array in more.values())
-        operands, restore = arguments.widen_unless_kernels(operands, restore, plain_step)
-        of = {name: array for (name, *_), array in zip(named, operands)}
-        x = of["x"]
-        expect_dims(op, "x", x, 3, "[T, N, D]")
-        t_count, n, d = x.shape
-        if t_count == 0:
-            raise ValueError(f"[{op}] x has shape {x.shape}, expected at least one step")
-        checked = [
-            (name, array, True) for name, array in of.items() if name not in ("x", "w_ih", "w_hh", "w_hr")
-        ]
-        arguments.check_sizes(op, cell, d, n, of["w_ih"], of["w_hh"], checked, of.get("w_hr"))
-        backwards = flag(op, "reverse", reverse)
         number = arguments.algorithm_number(op, algorithm)
+        inputs = ((x, "[T, N, D]"), states, weights, more, chances, stream, number)
+        of, options, restore = arguments.all_of(op, cell, *inputs)
+        t_count, n, _ = of["x"].shape
+        if t_count == 0:
+            raise ValueError(f"[{op}] x has shape {of['x'].shape}, expected at least one step")
+        backwards = flag(op, "reverse", reverse)
         steps = arguments.lengths_of(op, lengths, t_count, n)
-        words = arguments.random_stream(op, stream)
-        options = Options(**{name: of[name] for name in more}, **rates, stream=words)
-        arguments.check_together(op, cell, number, options)
         plain = (of["w_ih"], of["w_hh"], of["b_ih"], of["b_hh"])
         found = (of["h0"], of.get("c0"), plain, steps, backwards, restore, number, options)
-        y, hn, cn, saved = recurrence.forward(op, cell, x, *found)
+        y, hn, cn, saved = recurrence.forward(op, cell, of["x"], *found)
         return restore(y), restore(hn), None if cn is None else restore(cn), saved
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastarch.capturing import Numbers, feed, note
 from fastarch.optim.optimizer import Optimizer, stream_of
 from fastarch.tensors import Tensor
 
@@ -23,7 +24,6 @@ class Adam(Optimizer):
     """
 
     _decoupled = False
-    _by_step = True
     _kernel = "adam_update"
 
     def __init__(
@@ -51,40 +51,54 @@ class Adam(Optimizer):
     def _together(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> int:
         return state["step"]
 
+    def _numbers_of(self, group: dict[str, Any], states: list[dict[str, Any]]) -> Numbers:
+        """A function that counts a step of these parameters, which have made equally many, and returns what
+        m is multiplied by and the root of v divided by, and what a decoupled decay leaves of a parameter.
+        """
+
+        def numbers() -> tuple[float, float, float]:
+            step = states[0]["step"] + 1
+            for state in states:
+                state["step"] = step
+            lr, (beta1, beta2) = group["lr"], group["betas"]
+            kept = 1 - lr * group["weight_decay"] if self._decoupled else 1.0
+            return lr / (1 - beta1**step), sqrt(1 - beta2**step), kept
+
+        return numbers
+
     def _update_together(
         self, module: ModuleType, batch: list[tuple[Tensor, dict[str, Any]]], group: dict[str, Any], key: int
     ) -> None:
-        lr, decay, (beta1, beta2) = group["lr"], group["weight_decay"], group["betas"]
-        for _, state in batch:
-            state["step"] = key + 1
+        states = [state for _, state in batch]
+        numbers = self._numbers_of(group, states)
+        words = feed(3, numbers, np.float64)
+        note(lambda: len({state["step"] for state in states}))  # as many steps of all, or they part ways
+        step_size, correction, kept = (0.0, 0.0, 1.0) if words is not None else numbers()
         module.adam_update(
             [p.data for p, _ in batch],
             [p.grad for p, _ in batch],
-            [state["exp_avg"] for _, state in batch],
-            [state["exp_avg_sq"] for _, state in batch],
-            [state["max_exp_avg_sq"] for _, state in batch] if group["amsgrad"] else [],
-            lr / (1 - beta1 ** (key + 1)),
-            sqrt(1 - beta2 ** (key + 1)),
-            beta1,
-            beta2,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else [],
+            step_size,
+            correction,
+            *group["betas"],
             group["eps"],
-            0.0 if self._decoupled else decay,
-            lr * decay if self._decoupled else 0.0,
+            0.0 if self._decoupled else group["weight_decay"],
+            kept,
             group["amsgrad"],
+            words,
             **stream_of(batch[0][0].data),
         )
 
     def _update(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
-        lr, decay, eps = group["lr"], group["weight_decay"], group["eps"]
-        beta1, beta2 = group["betas"]
-        state["step"] += 1
-        step_size = lr / (1 - beta1 ** state["step"])
-        correction = sqrt(1 - beta2 ** state["step"])
+        decay, eps, (beta1, beta2) = group["weight_decay"], group["eps"], group["betas"]
+        step_size, correction, kept = self._fed(p, 3, self._numbers_of(group, [state]))
         largest = state["max_exp_avg_sq"] if group["amsgrad"] else None
         for w, g, m, v, u, s, t in self._blocks(p, 2, state["exp_avg"], state["exp_avg_sq"], largest):
             if decay != 0:
                 if self._decoupled:
-                    w *= 1 - lr * decay
+                    w *= kept
                 else:
                     np.multiply(w, decay, out=s)
                     s += g

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from types import ModuleType
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ import numpy as np
 from fastarch.arrays import namespace, on_device, stream_pointer
 from fastarch.autograd import Array
 from fastarch.backends import implementation
-from fastarch.capturing import note, refuse
+from fastarch.capturing import Numbers, feed, note, refuse
 from fastarch.tensors import Tensor
 
 # Elements of a parameter updated at a time on the host: its block, the gradient's, the state's and the
@@ -31,7 +31,6 @@ class Optimizer:
     not a tensor.
     """
 
-    _by_step = False  # whether an update depends on how many there have been
     _loads = 0  # how often the state was replaced by another one's
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
@@ -99,8 +98,6 @@ class Optimizer:
         are.
         """
         note(lambda: (self._loads, self._settings()))
-        if self._by_step:
-            refuse(f"{self._name} counts its steps on the host (SGD and RMSprop do not need to)")
         for group in self.param_groups:
             together: dict[Any, list[tuple[Tensor, dict[str, Any]]]] = {}
             for p in group["params"]:
@@ -141,10 +138,18 @@ class Optimizer:
         """Updates these parameters by the kernel `_kernel` of `module`; `key` is what `_together` gave."""
         raise TypeError(f"[{self._name}] an optimizer with a kernel needs a method _update_together")
 
+    def _fed(self, p: Tensor, count: int, numbers: Numbers) -> Sequence[Any]:
+        """What `numbers` returns, for an update by array operations; while a step is captured, arrays of no
+        dimensions and of p's type, which get it before each replay.
+        """
+        words = feed(count, numbers, p.data.dtype)
+        return numbers() if words is None else [words[index, ...] for index in range(count)]
+
     def _settings(self) -> list[dict[str, Any]]:
-        """The hyper-parameters of every group."""
+        """The hyper-parameters of every group, but for the learning rate: every replay is given it anew."""
         return [
-            {name: value for name, value in group.items() if name != "params"} for group in self.param_groups
+            {name: value for name, value in group.items() if name not in ("params", "lr")}
+            for group in self.param_groups
         ]
 
     def _state_names(self, group: dict[str, Any]) -> tuple[str, ...]:

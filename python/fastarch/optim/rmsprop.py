@@ -18,7 +18,6 @@ class RMSprop(Optimizer):
     centered subtracts the squared running mean of the gradient from v (Graves 2013); momentum sums the
     quotients. Raises ValueError for a negative argument and for alpha outside [0, 1].
     float16 parameters need an eps of at least 1e-7 (1e-8 is 0 there), or to be kept in float32.
-    The state's step, which the update does not use, stands still in a replayed CUDA graph.
     """
 
     def __init__(
@@ -57,11 +56,16 @@ class RMSprop(Optimizer):
         return tuple(names)
 
     def _update(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
-        lr, alpha, eps = group["lr"], group["alpha"], group["eps"]
+        alpha, eps = group["alpha"], group["eps"]
         decay, momentum = group["weight_decay"], group["momentum"]
-        state["step"] += 1
         buffer = state["momentum_buffer"] if momentum > 0 else None
         mean = state["grad_avg"] if group["centered"] else None
+
+        def numbers() -> tuple[float]:
+            state["step"] += 1
+            return (group["lr"],)
+
+        (lr,) = self._fed(p, 1, numbers)
         for w, g, v, b, a, s, t in self._blocks(p, 2, state["square_avg"], buffer, mean):
             if decay != 0:
                 np.multiply(w, decay, out=s)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastarch.capturing import feed
 from fastarch.optim.optimizer import Optimizer, stream_of
 from fastarch.tensors import Tensor
 
@@ -66,6 +67,7 @@ class SGD(Optimizer):
         if key:
             for p, state in batch:
                 state["momentum_buffer"] = np.empty_like(p.data)
+        words = feed(1, lambda: (group["lr"],), np.float64)
         module.sgd_update(
             [p.data for p, _ in batch],
             [p.grad for p, _ in batch],
@@ -76,11 +78,13 @@ class SGD(Optimizer):
             group["weight_decay"],
             group["nesterov"],
             key,
+            words,
             **stream_of(batch[0][0].data),
         )
 
     def _update(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
-        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+        momentum, decay = group["momentum"], group["weight_decay"]
+        (lr,) = self._fed(p, 1, lambda: (group["lr"],))
         keep = 1 - group["dampening"]
         first = self._together(p, group, state)
         if first:
