@@ -273,6 +273,7 @@ class Kernels(ModuleType):
             assert stream == device.stream.ptr
             if name != "store_words":  # which takes words of the host
                 _strict(args)
+
             def work() -> None:
                 kernel(*_inside(args), **_inside(kwargs), stream=stream)
 

@@ -287,11 +287,68 @@ def test_gru_forms_differ_and_both_learn() -> None:
         np.testing.assert_allclose(h.data, y.data[t], rtol=1e-6, atol=1e-6)
 
 
+LOOPS: list[tuple[str, dict[str, Any]]] = [
+    ("RNN", {"layer_norm": True, "nonlinearity": "relu"}),
+    ("RNN", {"zoneout": 0.3, "bias": False}),
+    ("LSTM", {"proj_size": 2, "forget_bias": 1.0}),
+    ("LSTM", {"proj_size": 3, "layer_norm": True, "zoneout": 0.2, "zoneout_cell": 0.3}),
+    ("GRU", {"layer_norm": True, "zoneout": 0.4}),
+    ("GRU", {"reset_before": True, "zoneout": 0.4, "bias": False}),
+    *((kind, {"dropconnect": 0.5}) for kind in KINDS),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), LOOPS, ids=str)
+def test_a_loop_over_cells_is_the_layer(kind: str, options: dict[str, Any]) -> None:
+    """Outputs and gradients; DropConnect in training, on one draw for the loop, the others in evaluation."""
+    x = np.random.default_rng(1).standard_normal((6, 4, 3))
+    layer = getattr(nn, kind)(3, 5, **options, dtype=np.float64)
+    cell = getattr(nn, f"{kind}Cell")(3, 5, **options, dtype=np.float64)
+    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in layer.state_dict().items()})
+    if "dropconnect" not in options:
+        layer.eval(), cell.eval()
+    fa.manual_seed(3)
+    y, last = layer(x)
+    (y * y).sum().backward()
+    fa.manual_seed(3)
+    state, total, weight = None, fa.tensor(0.0), cell.recurrent_weight()
+    for t in range(6):
+        state = cell(x[t], state, weight_hh=weight)
+        h = as_states(state)[0]
+        total = total + (h * h).sum()
+        np.testing.assert_allclose(h.data, y.data[t], rtol=1e-12, atol=1e-12)
+    total.backward()
+    for ours, end in zip(as_states(state), as_states(last), strict=True):
+        np.testing.assert_allclose(ours.data, end.data[0], rtol=1e-12, atol=1e-12)
+    for (name, p), q in zip(cell.named_parameters(), layer.parameters(), strict=True):
+        np.testing.assert_allclose(p.grad, q.grad, rtol=1e-10, atol=1e-11, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cells_draw_at_each_call_and_not_in_evaluation(kind: str) -> None:
+    x, h = np.ones((8, 3), np.float32), np.ones((8, 16), np.float32)
+    hx = (h, h) if kind == "LSTM" else h
+    for options in ({"zoneout": 0.5}, {"dropconnect": 0.5}):
+        cell = getattr(nn, f"{kind}Cell")(3, 16, **options)
+        first, second = (as_states(cell(x, hx))[0].data for _ in range(2))
+        assert not np.array_equal(first, second)
+        if "zoneout" in options:
+            assert 0.3 < np.mean(first == h) < 0.7
+        before = fa.random.get_state()
+        first, second = (as_states(cell.eval()(x, hx))[0].data for _ in range(2))
+        assert np.array_equal(first, second)
+        assert fa.random.get_state() == before
+
+
 def test_how_it_looks_and_counts() -> None:
     assert repr(nn.LSTM(3, 4)) == "LSTM(3, 4)"
     assert repr(nn.GRU(3, 4, 2, bidirectional=True)) == "GRU(3, 4, num_layers=2, bidirectional=True)"
     assert repr(nn.RNN(3, 4, nonlinearity="relu")) == "RNN(3, 4, nonlinearity='relu')"
     assert repr(nn.LSTMCell(3, 4, bias=False)) == "LSTMCell(3, 4, bias=False)"
+    step = nn.LSTMCell(3, 4, proj_size=2, layer_norm=True)
+    assert repr(step) == "LSTMCell(3, 4, proj_size=2, layer_norm=True)"
+    assert step.multiply_adds((5, 3), (5, 2)) == 5 * (16 * (3 + 2) + 2 * 4)
+    assert repr(nn.GRUCell(3, 4, reset_before=True)) == "GRUCell(3, 4, reset_before=True)"
     layer = nn.LSTM(3, 4, 2, bidirectional=True)
     assert layer.multiply_adds((5, 2, 3), (5, 2, 8)) == 5 * 2 * 2 * 16 * ((3 + 4) + (8 + 4))
     small = nn.LSTM(3, 4, 2, proj_size=2, zoneout=0.1, layer_norm=True)
@@ -310,6 +367,13 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: nn.GRU(3, 4, proj_size=2), TypeError, "proj_size is for an LSTM alone"),
     (lambda: nn.RNN(3, 4, zoneout_cell=0.1), TypeError, "zoneout_cell is for an LSTM alone"),
     (lambda: nn.GRU(3, 4, layer_norm=True, reset_before=True), ValueError, "reset_before=False"),
+    (lambda: nn.GRU(3, 4, forget_bias=1.0), TypeError, "forget_bias is for an LSTM alone"),
+    (lambda: nn.RNNCell(3, 4, proj_size=2), TypeError, "proj_size is for an LSTM alone"),
+    (lambda: nn.RNNCell(3, 4, nonlinearity="gelu"), ValueError, "nonlinearity must be"),
+    (lambda: nn.GRUCell(3, 4, zoneout=2), ValueError, "zoneout must be in"),
+    (lambda: nn.GRUCell(3, 4, layer_norm=True, reset_before=True), ValueError, "reset_before=False"),
+    (lambda: nn.LSTMCell(3, 4, proj_size=4), ValueError, "proj_size must be 0"),
+    (lambda: nn.LSTMCell(3, 4)(np.zeros((2, 3)), np.zeros((2, 4))), TypeError, "must be a pair"),
     (lambda: nn.GRU(3, 4, drop_out=0.5), TypeError, "unexpected keyword argument 'drop_out'"),
     (lambda: nn.GRU(3, 4)(np.zeros((5, 2, 4), np.float32)), ValueError, r"expected \[T, N, 3\] or \[T, 3\]"),
     (lambda: nn.GRU(3, 4, batch_first=True)(np.zeros(3, np.float32)), ValueError, r"expected \[N, T, 3\]"),

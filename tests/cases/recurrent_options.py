@@ -142,9 +142,9 @@ def backward(ops: Any, kind: str, **call) -> tuple:
     return tuple(getattr(ops, f"{kind}_backward")(saved=saved, **own))
 
 
-def _make(kind: str, features: str, more: Arguments, backward: bool, rng, dtype) -> Arguments:
-    """T 3, N 3, D 2, H 4; features: some of "projected normalised"."""
-    t, n, d, units = 3, 3, 2, 4
+def _make(kind: str, features: str, more: Arguments, backward: bool, rng, dtype, t: int = 3) -> Arguments:
+    """N 3, D 2, H 4; features: some of "projected normalised"."""
+    n, d, units = 3, 2, 4
     outputs = 2 if "projected" in features else units
     width = plain.oracle.GATES[kind] * units
 
@@ -222,7 +222,45 @@ def _cases(kind: str) -> list[Case]:
     return cases + [layout for case in cases[-2:] for layout in in_every_layout(case)[1:]]
 
 
-CASES = [case for kind in plain.KINDS for case in _cases(kind)]
+def _make_cell(kind: str, features: str, more: Arguments, backward: bool, rng, dtype) -> Arguments:
+    return plain._to_cell(_make(kind, features, more, backward, rng, dtype, t=1), backward)
+
+
+def cell_oracle(kind: str, **call) -> tuple:
+    _, *states = forward_oracle(kind, **plain._from_cell(call))
+    return tuple(states)
+
+
+def cell_backward_oracle(kind: str, **call) -> tuple:
+    dx, *rest = backward_oracle(kind, dy=None, **plain._from_cell(call))
+    return None if dx is None else dx[0], *rest
+
+
+# What a step has not.
+_SEQUENCE = ("lengths", "reverse", "algorithm")
+
+
+def _cell_cases(kind: str) -> list[Case]:
+    variants = {
+        name: (features, {key: value for key, value in more.items() if key not in _SEQUENCE})
+        for name, (features, more) in (_VARIANTS | _OWN[kind]).items()
+        if not name.endswith("_lengths")
+    }
+    cases = []
+    for name, (features, more) in variants.items():
+        more = {key: value for key, value in more.items() if key != "c0" or kind == "lstm"}
+        forward_of = partial(_make_cell, kind, features, more, False)
+        cases.append(
+            Case(f"{kind}_cell", f"options_{name}", forward_of, partial(cell_oracle, kind), _TOLERANCE)
+        )
+        backward_of = partial(_make_cell, kind, features, more, True)
+        by_definition = partial(cell_backward_oracle, kind)
+        op = f"{kind}_cell_backward"
+        cases.append(Case(op, f"options_{name}", backward_of, by_definition, _TOLERANCE))
+    return cases + [layout for case in cases[-2:] for layout in in_every_layout(case)[1:]]
+
+
+CASES = [case for kind in plain.KINDS for case in (*_cases(kind), *_cell_cases(kind))]
 
 
 def _gradient(kind: str, case: str, features: str, more: Arguments) -> Gradient:
@@ -254,13 +292,48 @@ def _gradient(kind: str, case: str, features: str, more: Arguments) -> Gradient:
     return Gradient(f"{kind}_backward", f"options_{case}", inputs, forward_flat, backward_flat)
 
 
+def _cell_gradient(kind: str, case: str, features: str, more: Arguments) -> Gradient:
+    more = {key: value for key, value in more.items() if key not in _SEQUENCE}
+    made = _make_cell(kind, features, {}, False, np.random.default_rng(0), np.dtype(float))
+    names = list(made)
+
+    def inputs(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        drawn = _make_cell(kind, features, {}, False, rng, np.dtype(float))
+        return tuple(drawn[name] for name in names)
+
+    def forward_flat(ops: Any, *arrays) -> Any:
+        output = getattr(ops, f"{kind}_cell")(**dict(zip(names, arrays, strict=True)), **more)
+        return np.concatenate(output, axis=1) if isinstance(output, tuple) else output
+
+    def backward_flat(ops: Any, d, *arrays) -> tuple:
+        call = dict(zip(names, arrays, strict=True)) | more
+        outputs = call["h"].shape[1]
+        parts = {"dh": d[:, :outputs]} | ({"dc": d[:, outputs:]} if kind == "lstm" else {})
+        found = getattr(ops, f"{kind}_cell_backward")(**parts, **call)
+        return tuple(getattr(found, name) for name in names)
+
+    return Gradient(f"{kind}_cell_backward", f"options_{case}", inputs, forward_flat, backward_flat)
+
+
 GRADIENTS = [
-    _gradient(kind, case, *variant)
-    for kind, case, variant in [
-        ("rnn", "zoneout_lengths", _VARIANTS["zoneout_lengths"]),
-        ("gru", "zoneout_lengths", _VARIANTS["zoneout_lengths"]),
-        ("gru", "normalised", ("normalised", _LENGTHS)),
-        ("lstm", "projected", ("projected", {"reverse": True})),
-        ("lstm", "everything", _OWN["lstm"]["everything"]),
-    ]
+    *(
+        _cell_gradient(kind, case, *variant)
+        for kind, case, variant in [
+            ("rnn", "relu", _OWN["rnn"]["relu"]),
+            ("gru", "normalised_zoneout", ("normalised", {"zoneout": 0.4, **_STREAM})),
+            ("gru", "reset_before", _OWN["gru"]["reset_before"]),
+            ("lstm", "projected", ("projected", {"zoneout_cell": 0.4})),
+            ("lstm", "everything", _OWN["lstm"]["everything"]),
+        ]
+    ),
+    *(
+        _gradient(kind, case, *variant)
+        for kind, case, variant in [
+            ("rnn", "zoneout_lengths", _VARIANTS["zoneout_lengths"]),
+            ("gru", "zoneout_lengths", _VARIANTS["zoneout_lengths"]),
+            ("gru", "normalised", ("normalised", _LENGTHS)),
+            ("lstm", "projected", ("projected", {"reverse": True})),
+            ("lstm", "everything", _OWN["lstm"]["everything"]),
+        ]
+    ),
 ]

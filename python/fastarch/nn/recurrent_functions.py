@@ -53,23 +53,28 @@ class GRU(_Sequence):
 
 
 class _Cell(Function):
-    """x, the states, w_ih, w_hh, b_ih, b_hh."""
+    """As of a sequence."""
 
     run: ClassVar[Callable[..., Any]]
     run_backward: ClassVar[Callable[..., Any]]
     states: ClassVar[int] = 1
 
     @staticmethod
-    def forward(ctx: Any, *arrays: Any, **options: Any) -> Any:
+    def forward(ctx: Any, *arrays: Any, names: tuple[str, ...] = (), **options: Any) -> Any:
+        kind = type(ctx)
         ctx.save(*arrays)
-        ctx.options = options
-        return type(ctx).run(*arrays, **options)
+        ctx.names, ctx.options = names, options
+        plain = kind.states + 5
+        return kind.run(*arrays[:plain], **dict(zip(names, arrays[plain:])), **options)
 
     @staticmethod
     def backward(ctx: Any, *d_states: Array) -> Any:
         kind = type(ctx)
         need = (ctx.needs[0], any(ctx.needs[1 + kind.states :]))
-        return kind.run_backward(*d_states, *ctx.saved, need=need, **ctx.options)
+        plain = kind.states + 5
+        more = dict(zip(ctx.names, ctx.saved[plain:]))
+        gradients = kind.run_backward(*d_states, *ctx.saved[:plain], need=need, **more, **ctx.options)
+        return *gradients[:plain], *(getattr(gradients, name) for name in ctx.names)
 
 
 class RNNCell(_Cell):

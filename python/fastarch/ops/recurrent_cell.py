@@ -1,6 +1,9 @@
 """One step of an RNN, LSTM or GRU, for loops of one's own, and its gradients.
 
-A backward computes the gates again from the step's inputs: nothing needs to be kept between the two.
+Options (normalisation, zoneout, projection) are those of the sequences, fastarch.ops.rnn, lstm and gru, of
+which a step is one of a single step: the masks of zoneout are those of step 0 of `stream`, so give each step
+of a loop another offset. A backward computes the step again from its inputs, on the same masks: nothing needs
+to be kept between the two.
 """
 
 from __future__ import annotations
@@ -10,8 +13,11 @@ from typing import Any, NamedTuple
 from fastarch import arrays
 from fastarch.ops import _recurrent as recurrence
 from fastarch.ops import _recurrent_arguments as arguments
-from fastarch.ops._boundary import Array, expect_dims, expect_shape, flags
+from fastarch.ops._boundary import Array, expect_shape, flags
 from fastarch.ops._recurrent_steps import LSTM
+
+More = dict[str, Array | None]
+Chances = dict[str, float]
 
 
 class CellGradients(NamedTuple):
@@ -23,6 +29,8 @@ class CellGradients(NamedTuple):
     w_hh: Array | None
     b_ih: Array | None
     b_hh: Array | None
+    norm_ih: Array | None = None
+    norm_hh: Array | None = None
 
 
 class LSTMCellGradients(NamedTuple):
@@ -35,6 +43,11 @@ class LSTMCellGradients(NamedTuple):
     w_hh: Array | None
     b_ih: Array | None
     b_hh: Array | None
+    w_hr: Array | None = None
+    norm_ih: Array | None = None
+    norm_hh: Array | None = None
+    norm_c: Array | None = None
+    norm_c_bias: Array | None = None
 
 
 @arguments.every_float
@@ -46,6 +59,11 @@ def rnn_cell(
     b_ih: Array | None = None,
     b_hh: Array | None = None,
     nonlinearity: str = "tanh",
+    *,
+    norm_ih: Array | None = None,
+    norm_hh: Array | None = None,
+    zoneout: float = 0.0,
+    stream: tuple[int, Any] | None = None,
 ) -> Array:
     """The next h = f(w_ih x + b_ih + w_hh h + b_hh); Elman (1990).
 
@@ -53,7 +71,8 @@ def rnn_cell(
     nonlinearity: "tanh" or "relu". Raises ValueError for shapes or values that do not fit.
     """
     kind = arguments.rnn_kind("rnn_cell", nonlinearity)
-    return _step("rnn_cell", kind, x, (h,), (w_ih, w_hh, b_ih, b_hh))[0]
+    more, chances = {"norm_ih": norm_ih, "norm_hh": norm_hh}, {"zoneout": zoneout}
+    return _step("rnn_cell", kind, x, {"h": h}, (w_ih, w_hh, b_ih, b_hh), more, chances, stream)[0]
 
 
 @arguments.every_float
@@ -67,6 +86,11 @@ def rnn_cell_backward(
     b_hh: Array | None = None,
     nonlinearity: str = "tanh",
     need: tuple[bool, bool] = (True, True),
+    *,
+    norm_ih: Array | None = None,
+    norm_hh: Array | None = None,
+    zoneout: float = 0.0,
+    stream: tuple[int, Any] | None = None,
 ) -> CellGradients:
     """Gradients of rnn_cell from dh [N, H], the gradient of what it returned; the other arguments are its
     own.
@@ -74,9 +98,11 @@ def rnn_cell_backward(
     need: whether x's gradient and the weights' are wanted. Raises ValueError for shapes that do not fit.
     """
     op = "rnn_cell_backward"
-    kind = arguments.rnn_kind(op, nonlinearity)
-    grads = _step_backward(op, kind, (("dh", dh, False),), x, (h,), (w_ih, w_hh, b_ih, b_hh), need)
-    return CellGradients(*grads[:2], *grads[3:])
+    inputs = (x, {"h": h}, (w_ih, w_hh, b_ih, b_hh), {"norm_ih": norm_ih, "norm_hh": norm_hh})
+    chances = {"zoneout": zoneout}
+    kind, gradients = arguments.rnn_kind(op, nonlinearity), [("dh", dh, False)]
+    (dx, dh, _, *weights), more = _step_backward(op, kind, gradients, *inputs, chances, stream, need)
+    return CellGradients(dx, dh, *weights, **more)
 
 
 @arguments.every_float
@@ -88,13 +114,26 @@ def lstm_cell(
     w_hh: Array,
     b_ih: Array | None = None,
     b_hh: Array | None = None,
+    *,
+    w_hr: Array | None = None,
+    norm_ih: Array | None = None,
+    norm_hh: Array | None = None,
+    norm_c: Array | None = None,
+    norm_c_bias: Array | None = None,
+    zoneout: float = 0.0,
+    zoneout_cell: float = 0.0,
+    stream: tuple[int, Any] | None = None,
 ) -> tuple[Array, Array]:
     """The next h and c = f c + i g, h = o tanh(c), of a long short-term memory; Gers et al. (2000).
 
     x [N, D], h and c [N, H] or None (zeros), w_ih [4H, D], w_hh [4H, H], b_ih and b_hh [4H] or None, gates
-    in the order i, f, g, o -> h, c [N, H]. Raises ValueError for shapes that do not fit.
+    in the order i, f, g, o -> h, c [N, H]; with w_hr [P, H], of a projection, h [N, P] and w_hh [4H, P].
+    Raises ValueError for shapes that do not fit.
     """
-    return _step("lstm_cell", LSTM, x, (h, c), (w_ih, w_hh, b_ih, b_hh))
+    norms = {"norm_ih": norm_ih, "norm_hh": norm_hh, "norm_c": norm_c, "norm_c_bias": norm_c_bias}
+    chances = {"zoneout": zoneout, "zoneout_cell": zoneout_cell}
+    inputs = (x, {"h": h, "c": c}, (w_ih, w_hh, b_ih, b_hh), {"w_hr": w_hr, **norms})
+    return _step("lstm_cell", LSTM, *inputs, chances, stream)
 
 
 @arguments.every_float
@@ -109,15 +148,28 @@ def lstm_cell_backward(
     b_ih: Array | None = None,
     b_hh: Array | None = None,
     need: tuple[bool, bool] = (True, True),
+    *,
+    w_hr: Array | None = None,
+    norm_ih: Array | None = None,
+    norm_hh: Array | None = None,
+    norm_c: Array | None = None,
+    norm_c_bias: Array | None = None,
+    zoneout: float = 0.0,
+    zoneout_cell: float = 0.0,
+    stream: tuple[int, Any] | None = None,
 ) -> LSTMCellGradients:
-    """Gradients of lstm_cell from dh and dc [N, H], those of what it returned; None where no gradient came.
+    """Gradients of lstm_cell from dh [N, H] ([N, P] of a projection) and dc [N, H], those of what it
+    returned; None where no gradient came.
 
     The other arguments are lstm_cell's own. need: whether x's gradient and the weights' are wanted. Raises
     ValueError for shapes that do not fit.
     """
-    gradients = (("dh", dh, True), ("dc", dc, True))
-    weights = (w_ih, w_hh, b_ih, b_hh)
-    return LSTMCellGradients(*_step_backward("lstm_cell_backward", LSTM, gradients, x, (h, c), weights, need))
+    norms = {"norm_ih": norm_ih, "norm_hh": norm_hh, "norm_c": norm_c, "norm_c_bias": norm_c_bias}
+    chances = {"zoneout": zoneout, "zoneout_cell": zoneout_cell}
+    inputs = (x, {"h": h, "c": c}, (w_ih, w_hh, b_ih, b_hh), {"w_hr": w_hr, **norms})
+    op, gradients = "lstm_cell_backward", [("dh", dh, True), ("dc", dc, True)]
+    plain, more = _step_backward(op, LSTM, gradients, *inputs, chances, stream, need)
+    return LSTMCellGradients(*plain, **more)
 
 
 @arguments.every_float
@@ -129,6 +181,11 @@ def gru_cell(
     b_ih: Array | None = None,
     b_hh: Array | None = None,
     reset_before: bool = False,
+    *,
+    norm_ih: Array | None = None,
+    norm_hh: Array | None = None,
+    zoneout: float = 0.0,
+    stream: tuple[int, Any] | None = None,
 ) -> Array:
     """The next h = (1 - z) n + z h of a gated recurrent unit; Cho et al. (2014).
 
@@ -136,7 +193,8 @@ def gru_cell(
     order r, z, n -> h [N, H]. reset_before: as for gru. Raises ValueError for shapes that do not fit.
     """
     kind = arguments.gru_kind("gru_cell", reset_before)
-    return _step("gru_cell", kind, x, (h,), (w_ih, w_hh, b_ih, b_hh))[0]
+    more, chances = {"norm_ih": norm_ih, "norm_hh": norm_hh}, {"zoneout": zoneout}
+    return _step("gru_cell", kind, x, {"h": h}, (w_ih, w_hh, b_ih, b_hh), more, chances, stream)[0]
 
 
 @arguments.every_float
@@ -150,6 +208,11 @@ def gru_cell_backward(
     b_hh: Array | None = None,
     reset_before: bool = False,
     need: tuple[bool, bool] = (True, True),
+    *,
+    norm_ih: Array | None = None,
+    norm_hh: Array | None = None,
+    zoneout: float = 0.0,
+    stream: tuple[int, Any] | None = None,
 ) -> CellGradients:
     """Gradients of gru_cell from dh [N, H], the gradient of what it returned; the other arguments are its
     own.
@@ -157,49 +220,64 @@ def gru_cell_backward(
     need: whether x's gradient and the weights' are wanted. Raises ValueError for shapes that do not fit.
     """
     op = "gru_cell_backward"
-    kind = arguments.gru_kind(op, reset_before)
-    grads = _step_backward(op, kind, (("dh", dh, False),), x, (h,), (w_ih, w_hh, b_ih, b_hh), need)
-    return CellGradients(*grads[:2], *grads[3:])
+    inputs = (x, {"h": h}, (w_ih, w_hh, b_ih, b_hh), {"norm_ih": norm_ih, "norm_hh": norm_hh})
+    chances = {"zoneout": zoneout}
+    kind, gradients = arguments.gru_kind(op, reset_before), [("dh", dh, False)]
+    (dx, dh, _, *weights), more = _step_backward(op, kind, gradients, *inputs, chances, stream, need)
+    return CellGradients(dx, dh, *weights, **more)
 
 
-def _step(op: str, cell: int, x: Array, states: tuple, weights: tuple) -> tuple[Array, Any]:
+def _step(
+    op: str,
+    cell: int,
+    x: Array,
+    states: dict[str, Array | None],
+    weights: tuple,
+    more: More,
+    chances: Chances,
+    stream: Any,
+) -> tuple[Array, Any]:
     with arrays.caller_stream(x, op, "x"):
-        adopted = arguments.adopt(op, arguments.named(x, "h c", states, weights))
-        operands, restore = arguments.widen_unless_kernels(*adopted)
-        _, h, c, _ = _run(op, cell, operands, len(states), restore)
+        inputs = ((x, "[N, D]"), states, weights, more, chances, stream)
+        of, options, restore = arguments.all_of(op, cell, *inputs)
+        _, h, c, _ = _run(op, cell, of, options, restore)
         return restore(h), None if c is None else restore(c)
 
 
 def _step_backward(
-    op: str, cell: int, gradients: tuple, x: Array, states: tuple, weights: tuple, need: tuple[bool, bool]
-) -> tuple[Array | None, ...]:
+    op: str,
+    cell: int,
+    gradients: arguments.Named,
+    x: Array,
+    states: dict[str, Array | None],
+    weights: tuple,
+    more: More,
+    chances: Chances,
+    stream: Any,
+    need: tuple[bool, bool],
+) -> tuple[tuple[Array | None, ...], dict[str, Array]]:
+    """Gradients of x, h, c, the weights and biases; then those of the options' arrays, by name."""
     need = flags(op, "need", need)
     with arrays.caller_stream(x, op, "x"):
         # Weights and inputs first: a gradient is what may be left out.
-        adopted = arguments.adopt(op, [*arguments.named(x, "h c", states, weights), *gradients])
-        operands, restore = arguments.widen_unless_kernels(*adopted)
-        count = len(operands) - len(gradients)
-        _, h, _, saved = _run(op, cell, operands[:count], len(states), restore)
-        for (name, *_), gradient in zip(gradients, operands[count:]):
-            if gradient is not None:
-                expect_shape(op, name, gradient, h.shape)
-        dh, *dc = operands[count:]
-        grads, _ = recurrence.backward(op, None, dh, dc[0] if dc else None, saved, need)
-        dx = grads[0]
-        return tuple(
-            None if grad is None else restore(grad)
-            for grad in (None if dx is None else dx.reshape(dx.shape[1:]), *grads[1:])
-        )
+        inputs = ((x, "[N, D]"), states, weights, more, chances, stream)
+        of, options, restore = arguments.all_of(op, cell, *inputs, gradients=gradients)
+        _, h, c, saved = _run(op, cell, of, options, restore)
+        for name, state in (("dh", h), ("dc", c)):
+            if of.get(name) is not None:
+                expect_shape(op, name, of[name], state.shape)
+        grads, found = recurrence.backward(op, None, of["dh"], of.get("dc"), saved, need)
+        dx, *rest = grads
+        plain = (None if dx is None else dx.reshape(dx.shape[1:]), *rest)
+        return tuple(None if grad is None else restore(grad) for grad in plain), {
+            name: restore(grad) for name, grad in found.items()
+        }
 
 
 def _run(
-    op: str, cell: int, operands: list, state_count: int, restore: arrays.Restore
-) -> tuple[Array, Array, Array | None, recurrence.Saved]:
-    """The step as a sequence of one; operands: x, states, weights, biases."""
-    x, *rest = operands
-    expect_dims(op, "x", x, 2, "[N, D]")
-    (h, *c), (w_ih, w_hh, b_ih, b_hh) = rest[:state_count], rest[state_count:]
-    last = c[0] if c else None
-    more = [("h", h, True), ("c", last, True), ("b_ih", b_ih, False), ("b_hh", b_hh, False)]
-    arguments.check_sizes(op, cell, x.shape[1], x.shape[0], w_ih, w_hh, more)
-    return recurrence.forward(op, cell, x[None], h, last, (w_ih, w_hh, b_ih, b_hh), None, False, restore)
+    op: str, cell: int, of: dict[str, Any], options: arguments.Options, restore: arrays.Restore
+) -> tuple[Array, Array, Any, recurrence.Saved]:
+    """The step as a sequence of one."""
+    weights = (of["w_ih"], of["w_hh"], of["b_ih"], of["b_hh"])
+    first = (of["h"], of.get("c"), weights, None, False, restore)
+    return recurrence.forward(op, cell, of["x"][None], *first, options=options)

@@ -73,3 +73,9 @@ def check_layout(layer: str, layout: Any) -> str:
     if layout not in ("NCHW", "NHWC"):
         raise ValueError(f"[{layer}] layout must be 'NCHW' or 'NHWC', got {layout!r}")
     return layout
+
+
+def check_probability(module: str, name: str, p: float) -> None:
+    """Raises ValueError unless p is in [0, 1]."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"[{module}] {name} must be in [0, 1], got {p}")

@@ -7,26 +7,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastarch import random
 from fastarch.nn import functional as F
-from fastarch.nn import init, recurrent_functions
-from fastarch.nn.layers.checks import check_positive
-from fastarch.nn.module import Module, Parameter
+from fastarch.nn import recurrent_functions
+from fastarch.nn.layers.checks import check_positive, check_probability
+from fastarch.nn.layers.recurrent_module import RecurrentModule
 from fastarch.tensors import Tensor, as_tensor, concatenate, stack
 
-# Parameter: the operator's argument.
-_WEIGHTS = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh"}
-_MORE = {"weight_hr": "w_hr"} | {name: name for name in ("norm_ih", "norm_hh", "norm_c", "norm_c_bias")}
 
-
-class _Recurrent(Module):
-    """What the three kinds share: parameters under PyTorch's names, layers, directions, dropout between
-    layers.
-    """
+class _Recurrent(RecurrentModule):
+    """What the three kinds share: layers, directions, dropout between layers."""
 
     _function: ClassVar[type[recurrent_functions._Sequence]]
-    _gates: ClassVar[int]
-    _state_names: ClassVar[tuple[str, ...]] = ("hx",)
 
     def __init__(
         self,
@@ -37,33 +28,19 @@ class _Recurrent(Module):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
-        proj_size: int = 0,
         *,
-        dropconnect: float = 0.0,
-        zoneout: float = 0.0,
-        zoneout_cell: float = 0.0,
-        layer_norm: bool = False,
         dtype: Any = np.float32,
+        **more: Any,
     ) -> None:
-        name = type(self).__name__
-        check_positive(name, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        rates = {"dropout": dropout, "dropconnect": dropconnect}
-        rates |= {"zoneout": zoneout, "zoneout_cell": zoneout_cell}
-        for label, p in rates.items():
-            if not 0 <= p <= 1:
-                raise ValueError(f"[{name}] {label} must be in [0, 1], got {p}")
-        if not 0 <= proj_size < hidden_size:
-            raise ValueError(f"[{name}] proj_size must be 0 (none) to hidden_size - 1, got {proj_size}")
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
-        self.dropout, self.dropconnect, self.proj_size = dropout, dropconnect, proj_size
-        self.zoneout, self.zoneout_cell, self.layer_norm = zoneout, zoneout_cell, layer_norm
-        self._options: dict[str, Any] = {}
+        super().__init__(input_size, hidden_size, bias, **more)
+        check_positive(type(self).__name__, num_layers=num_layers)
+        check_probability(type(self).__name__, "dropout", dropout)
+        self.num_layers, self.dropout = num_layers, dropout
+        self.batch_first, self.bidirectional = batch_first, bidirectional
         for layer in range(num_layers):
             features = input_size if layer == 0 else self.output_size * self.directions
             for suffix in self._suffixes(layer):
-                for key, shape in self._shapes(features).items():
-                    setattr(self, key + suffix, Parameter(np.empty(shape, dtype)))
+                self._make(features, suffix, dtype)
         self.reset_parameters()
 
     @property
@@ -71,55 +48,8 @@ class _Recurrent(Module):
         """1, or 2 when bidirectional."""
         return 2 if self.bidirectional else 1
 
-    @property
-    def output_size(self) -> int:
-        """The features of h: proj_size, or hidden_size without a projection."""
-        return self.proj_size or self.hidden_size
-
-    def _shapes(self, features: int) -> dict[str, tuple[int, ...]]:
-        """The parameters of one direction of one layer."""
-        rows, units = self._gates * self.hidden_size, self.hidden_size
-        shapes: dict[str, tuple[int, ...]]
-        shapes = {"weight_ih": (rows, features), "weight_hh": (rows, self.output_size)}
-        if self.bias:
-            shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
-        if self.proj_size:
-            shapes["weight_hr"] = (self.proj_size, units)
-        if self.layer_norm:
-            shapes |= {"norm_ih": (rows,), "norm_hh": (rows,)}
-            if len(self._state_names) > 1:
-                shapes |= {"norm_c": (units,), "norm_c_bias": (units,)}
-        return shapes
-
     def _suffixes(self, layer: int) -> list[str]:
         return [f"_l{layer}{direction}" for direction in ("", "_reverse")[: self.directions]]
-
-    def reset_parameters(self) -> None:
-        """Draws every weight and bias anew, uniform in +-1/sqrt(hidden_size); normalisations begin with gain
-        1 and bias 0.
-        """
-        bound = 1 / math.sqrt(self.hidden_size)
-        for name, parameter in self.named_parameters():
-            if name.startswith("norm_"):
-                init.constant_(parameter, 0.0 if name.startswith("norm_c_bias") else 1.0)
-            else:
-                init.uniform_(parameter, -bound, bound)
-
-    def _weights(self, suffix: str) -> tuple[list[Tensor | None], tuple[str, ...]]:
-        """The four of every cell, then those that only some have, and the names of these."""
-        weights = [getattr(self, key + suffix, None) for key in _WEIGHTS]
-        weights[1] = F.dropout(weights[1], self.dropconnect, self.training)
-        more = {name: getattr(self, key + suffix, None) for key, name in _MORE.items()}
-        more = {name: weight for name, weight in more.items() if weight is not None}
-        return [*weights, *more.values()], tuple(more)
-
-    def _zoneout(self) -> dict[str, Any]:
-        """Masks of a stream of their own while training, and their expectation after."""
-        rates = {"zoneout": self.zoneout, "zoneout_cell": self.zoneout_cell}
-        options: dict[str, Any] = {name: rate for name, rate in rates.items() if rate}
-        if options and self.training:
-            options["stream"] = random.next_offset()
-        return options
 
     def _run(
         self, x: Any, states: tuple[Any, ...] | None, lengths: Any, algorithm: str
@@ -195,19 +125,12 @@ class _Recurrent(Module):
 
     def multiply_adds(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> int:
         features = [self.input_size] + [self.output_size * self.directions] * (self.num_layers - 1)
-        row = sum(self._gates * self.hidden_size * (d + self.output_size) for d in features)
-        row += self.num_layers * self.proj_size * self.hidden_size
-        return math.prod(inputs[:-1]) * self.directions * row
+        rows = sum(self._row_multiply_adds(d) for d in features)
+        return math.prod(inputs[:-1]) * self.directions * rows
 
     def extra_repr(self) -> str:
-        text = f"{self.input_size}, {self.hidden_size}"
         defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
-        defaults |= {"bidirectional": False, "proj_size": 0, "dropconnect": 0.0, "zoneout": 0.0}
-        defaults |= {"zoneout_cell": 0.0, "layer_norm": False}
-        for name, default in defaults.items():
-            if getattr(self, name) != default:
-                text += f", {name}={getattr(self, name)}"
-        return text + "".join(f", {name}={value!r}" for name, value in self._options.items())
+        return self._describe(defaults | {"bidirectional": False})
 
 
 class RNN(_Recurrent):
@@ -242,15 +165,10 @@ class RNN(_Recurrent):
         bidirectional: bool = False,
         **more: Any,
     ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"[RNN] nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
-        _refuse(self, more, "proj_size", "zoneout_cell")
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, **more
         )
-        self.nonlinearity = nonlinearity
-        if nonlinearity != "tanh":
-            self._options = {"nonlinearity": nonlinearity}
+        self._choose_nonlinearity(nonlinearity)
 
 
 class LSTM(_Recurrent):
@@ -286,24 +204,10 @@ class LSTM(_Recurrent):
         forget_bias: float | None = None,
         **more: Any,
     ) -> None:
-        if forget_bias is not None and not bias:
-            raise ValueError("[LSTM] forget_bias needs bias=True")
-        self.forget_bias = forget_bias
-        sizes = (input_size, hidden_size, num_layers)
-        super().__init__(*sizes, bias, batch_first, dropout, bidirectional, proj_size, **more)
-
-    def reset_parameters(self) -> None:
-        """Draws every weight and bias anew, uniform in +-1/sqrt(hidden_size); then sets the forget gates'
-        biases.
-        """
-        super().reset_parameters()
-        if self.forget_bias is None:
-            return
-        for name, parameter in self.named_parameters():
-            if name.startswith("bias_"):
-                value = self.forget_bias if name.startswith("bias_ih") else 0.0
-                parameter.data[self.hidden_size : 2 * self.hidden_size] = value
-                parameter.mark_changed()
+        more |= {"proj_size": proj_size, "forget_bias": forget_bias}
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, **more
+        )
 
     def forward(
         self, x: Any, hx: tuple[Any, Any] | None = None, *, lengths: Any = None, algorithm: str = "auto"
@@ -346,19 +250,7 @@ class GRU(_Recurrent):
         reset_before: bool = False,
         **more: Any,
     ) -> None:
-        _refuse(self, more, "proj_size", "zoneout_cell")
-        if reset_before and more.get("layer_norm"):
-            raise ValueError("[GRU] layer_norm is defined for reset_before=False, got True")
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, **more
         )
-        self.reset_before = reset_before
-        if reset_before:
-            self._options = {"reset_before": reset_before}
-
-
-def _refuse(module: Module, given: dict[str, Any], *names: str) -> None:
-    """What an LSTM has alone."""
-    for name in names:
-        if name in given:
-            raise TypeError(f"[{type(module).__name__}] {name} is for an LSTM alone")
+        self._choose_form(reset_before)
