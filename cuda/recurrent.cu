@@ -2,6 +2,7 @@
 // weight gradients are products over all steps, computed before and after; here is what goes step by step.
 #include "ops/recurrent.h"
 #include "recurrent/cluster.h"
+#include "recurrent/cluster_mma.h"
 #include "recurrent/persistent.h"
 #include "recurrent/persistent_mma.h"
 #include "recurrent/step.h"
@@ -50,7 +51,7 @@ void recurrent_forward(const T* w_hh, const T* b_n, T* gates, T* h, Wide<T>* c, 
       },
       [&] {
         if constexpr (kIsHalf<T>)
-          return false;
+          return forward_clusters_mma(w_hh, b_n, gates, h, c, y, extra, recurrence, stream);
         else
           return forward_clusters(w_hh, b_n, gates, h, c, y, extra, recurrence, stream);
       },
@@ -79,7 +80,7 @@ void recurrent_backward(const T* w_hh, const T* gates, const T* dy, const T* ext
       },
       [&] {
         if constexpr (kIsHalf<T>)
-          return false;
+          return with(backward_clusters_mma<T>);
         else
           return with(backward_clusters<T>);
       },

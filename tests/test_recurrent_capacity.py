@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastarch as fa
-from conftest import Backend
+from conftest import FLOATS, Backend
 
 ROOT = Path(__file__).resolve().parent.parent
 _SPEC = importlib.util.spec_from_file_location("recurrent_capacity", ROOT / "tools/recurrent_capacity.py")
@@ -24,7 +24,7 @@ _SPEC.loader.exec_module(capacity)
 EMULATED = capacity.Device("emulated", "emulator", 227 * 1024, 2, True)
 
 
-def run(kind: str, dtype: str, units: int, algorithm: str, backward: bool) -> None:
+def run(kind: str, dtype: np.dtype, units: int, algorithm: str, backward: bool) -> None:
     width, t, n = capacity.GATES[kind] * units, 2, 4
     name, h = kind.lower(), np.zeros((n, units), dtype)
     states = (h, h) if kind == "LSTM" else (h,)
@@ -38,18 +38,18 @@ def run(kind: str, dtype: str, units: int, algorithm: str, backward: bool) -> No
 
 @pytest.mark.backends("emulator")
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 @pytest.mark.parametrize("algorithm", ["persistent", "cluster"])
 def test_the_kernels_take_as_many_units_as_the_table_says(
     algorithm: str, kind: str, dtype: str, backward: bool, backend: Backend
 ) -> None:
-    itemsize = np.dtype(dtype).itemsize
+    itemsize = FLOATS[dtype].itemsize
     most = capacity.largest(EMULATED, algorithm, capacity.GATES[kind], itemsize, backward)
     with fa.backend(backend.name):
-        run(kind, dtype, most, algorithm, backward)
+        run(kind, FLOATS[dtype], most, algorithm, backward)
         with pytest.raises(ValueError, match=rf"algorithm '{algorithm}': .* do not fit"):
-            run(kind, dtype, most + 1, algorithm, backward)
+            run(kind, FLOATS[dtype], most + 1, algorithm, backward)
 
 
 @pytest.mark.parametrize("algorithm", ["persistent", "cluster"])

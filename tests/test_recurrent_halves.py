@@ -14,7 +14,7 @@ import fastarch as fa
 from cases import recurrent as cases
 from conftest import FLOATS, Backend, seeded
 from fastarch import nn
-from test_recurrent import SCALE, forward_and_gradients
+from test_recurrent import RESIDENT, SCALE, forward_and_gradients, has_clusters
 
 HALVES = ("float16", "bfloat16")
 UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -72,7 +72,7 @@ def random_call(kind: str, dtype: str, index: int) -> tuple[dict[str, Any], str]
         call["b_ih"], call["b_hh"] = rng.choice([4, -4], h).astype(FLOATS[dtype]), None
     if kind == "gru" and rng.random() < 0.3:
         return call | {"reset_before": True}, "step"
-    return call, str(rng.choice(["auto", "step", "persistent"]))
+    return call, str(rng.choice(["auto", "step", *RESIDENT]))
 
 
 @on_kernels
@@ -83,6 +83,8 @@ def test_random_configurations(kind: str, dtype: str, backend: Backend, count_co
     number = max(1, round((30 if backend.name == "emulator" else 150) * SCALE))
     for index in range(number):
         call, algorithm = random_call(kind, dtype, index)
+        if algorithm == "cluster" and not has_clusters(backend):
+            algorithm = "persistent"
         sizes = {k: getattr(v, "shape", v) for k, v in call.items()}
         what = f"configuration {index}: {kind} {algorithm} {sizes}"
         check(outputs(kind, call, algorithm, backend), reference(kind, call), 16 * UNIT[dtype], what)
@@ -103,15 +105,17 @@ def test_h_is_y(kind: str, backend: Backend) -> None:
 
 
 @pytest.mark.backends("emulator")
-@pytest.mark.parametrize("algorithm", ["persistent"])
+@pytest.mark.parametrize("algorithm", RESIDENT)
 @pytest.mark.parametrize("kind", cases.KINDS)
 def test_resident_kernels_under_random_schedules(
     kind: str, algorithm: str, backend: Backend, count_configurations
 ) -> None:
-    """The same bits for every order of the threads and every number of blocks that share the work."""
+    """The same bits for every order of the threads, and here for every number of blocks: H is so small that
+    their sums are cut alike.
+    """
     from fastarch import _emulator
 
-    seeds = max(1, round(60 * SCALE))
+    seeds = max(1, round((60 if algorithm == "persistent" else 8) * SCALE))
     call = sequence(kind, (4, 10, 2, 36), "bfloat16")
     call |= {"lengths": [2, 4, 3, 1, 1, 4, 2, 3, 3, 1], "reverse": True}
     want = [a.tobytes() for a in outputs(kind, call, algorithm, backend)]
@@ -124,6 +128,42 @@ def test_resident_kernels_under_random_schedules(
     finally:
         _emulator.set_multiprocessors(2)
     count_configurations(f"schedules of the {algorithm} {kind} kernel in bfloat16", seeds)
+
+
+@pytest.mark.backends("emulator")
+@pytest.mark.parametrize("kind", cases.KINDS)
+def test_clusters_of_16_blocks_where_the_device_runs_them(kind: str, backend: Backend) -> None:
+    """The same bits for any number of clusters at once; of 8 blocks, whose sums are cut otherwise, close."""
+    from fastarch import _emulator
+
+    call = sequence(kind, (3, 21, 2, 70), "float16")
+    exact = reference(kind, call)
+    try:
+        for blocks in (16, 8):
+            _emulator.set_blocks_per_cluster(blocks)
+            found = []
+            for count in (2, 40, 132):
+                _emulator.set_multiprocessors(count)
+                found.append(outputs(kind, call, "cluster", backend))
+                assert [a.tobytes() for a in found[-1]] == [a.tobytes() for a in found[0]], count
+            check(found[0], exact, 16 * UNIT["float16"], f"clusters of {blocks}")
+    finally:
+        _emulator.set_blocks_per_cluster(16)
+        _emulator.set_multiprocessors(2)
+
+
+@pytest.mark.backends("emulator")
+def test_units_that_need_clusters_of_16_blocks(backend: Backend) -> None:
+    from fastarch import _emulator
+
+    call = put(sequence("lstm", (2, 2, 2, 500), "bfloat16"), backend) | {"algorithm": "cluster"}
+    backend.call("lstm", call)
+    try:
+        _emulator.set_blocks_per_cluster(8)
+        with pytest.raises(ValueError, match=r"algorithm 'cluster': .* do not fit the shared memory of one"):
+            backend.call("lstm", call)
+    finally:
+        _emulator.set_blocks_per_cluster(16)
 
 
 @on_kernels

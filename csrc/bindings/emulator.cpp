@@ -45,6 +45,9 @@ void bind_emulator(py::module_& m) {
   m.def(
       "set_multiprocessors", [](int n) { emulator::device().multiprocessors = n; }, py::arg("n"),
       "Sets how many multiprocessors the emulated device has: what grid sizes and splits derive from.");
+  m.def(
+      "set_blocks_per_cluster", [](int n) { emulator::device().blocks_per_cluster = n; }, py::arg("n"),
+      "Sets how many blocks a cluster of the emulated device may have where a kernel asks for more than 8.");
   m.def("set_wgmma", &fastarch::cuda::set_wgmma, py::arg("on"),
         "Whether products may take the multiply of sm_90a alone, as FASTARCH_WGMMA says at first; returns "
         "what was so "

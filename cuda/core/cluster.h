@@ -39,6 +39,36 @@ bool runs_in_clusters(const CallSite& name, void (*kernel)(Params...)) {
   return attributes.ptxVersion >= 90;
 }
 
+// How many clusters of `size` blocks the device runs at once, 0 where it has none or none so large. More than
+// 8 blocks are not portable: whether they run depends on the device, and on which of its parts are in use.
+template <class... Params>
+int active_clusters(const CallSite& name, void (*kernel)(Params...), int size, int threads,
+                    size_t dynamic_shared) {
+  if (!runs_in_clusters(name, kernel)) return 0;
+  allow_shared(name, kernel, dynamic_shared);
+  if (size > 8)
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+               "cudaFuncSetAttribute", name);
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = static_cast<unsigned>(size);
+  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(size));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = dynamic_shared;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  int clusters = 0;
+  const cudaError_t status = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config);
+  if (status == cudaErrorInvalidClusterSize) {
+    cudaGetLastError();
+    return 0;
+  }
+  check_cuda(status, "cudaOccupancyMaxActiveClusters", name);
+  return clusters;
+}
+
 // launch() of `clusters` clusters of `size` blocks each; a size of 8 or less runs on every device with
 // clusters.
 template <class... Params, class... Args>

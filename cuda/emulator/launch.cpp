@@ -6,8 +6,10 @@
 #include <numeric>
 #include <stdexcept>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "core/check.h"
+#include "emulator/clusters.h"
 #include "emulator/control.h"
 #include "emulator/runtime.h"
 #include "errors.h"
@@ -22,6 +24,8 @@ uint64_t base_seed = 0, seeded_launches = 0;  // since the seed was set
 uint64_t launches = 0;
 bool seeded = false;
 std::unordered_map<const void*, size_t> dynamic_limits;
+std::unordered_set<const void*>
+    large_clusters;  // kernels that are allowed more blocks than every device takes
 std::map<std::pair<uint64_t, uint64_t>, double> launch_times;  // by blocks and threads of a block
 
 // The emulated time of this host thread, in microseconds: see set_launch_time().
@@ -78,6 +82,11 @@ unsigned cluster_size(const cudaLaunchConfig_t& config) {
   for (unsigned i = 0; i < config.numAttrs; ++i)
     if (config.attrs[i].id == cudaLaunchAttributeClusterDimension) return config.attrs[i].val.clusterDim.x;
   return 0;
+}
+
+unsigned most_in_cluster(const void* function) {
+  constexpr unsigned kPortable = 8;  // what every device with clusters takes
+  return large_clusters.contains(function) ? static_cast<unsigned>(device().blocks_per_cluster) : kPortable;
 }
 
 uint3 block_at(const dim3& grid, uint64_t i) {
@@ -186,8 +195,15 @@ void set_compute_capability(int major, int minor) {
 }
 
 cudaError_t set_function_attribute(const void* function, cudaFuncAttribute attribute, int value) {
-  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;  // a hint
   const std::lock_guard lock(launching);
+  if (attribute == cudaFuncAttributeNonPortableClusterSizeAllowed) {
+    if (value)
+      large_clusters.insert(function);
+    else
+      large_clusters.erase(function);
+    return cudaSuccess;
+  }
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;  // a hint
   if (value < 0 || static_cast<size_t>(value) > device().shared_per_block)
     return set_error(
         cudaErrorInvalidValue,
@@ -208,6 +224,24 @@ cudaError_t resident_blocks(int* blocks, int threads, size_t dynamic_shared) {
   return cudaSuccess;
 }
 
+// How many a device of so many multiprocessors runs at once. (There is always room for one, so that few
+// multiprocessors do not keep kernels with clusters from running.)
+cudaError_t active_clusters(int* clusters, const void* function, const cudaLaunchConfig_t& config) {
+  const unsigned size = cluster_size(config);
+  {
+    const std::lock_guard lock(launching);
+    if (size == 0 || size > most_in_cluster(function))
+      return set_error(cudaErrorInvalidClusterSize,
+                       concat("clusters of ", size, " blocks, expected 1 to ", most_in_cluster(function)));
+  }
+  int resident = 0;
+  if (const cudaError_t error =
+          resident_blocks(&resident, static_cast<int>(volume(config.blockDim)), config.dynamicSmemBytes))
+    return error;
+  *clusters = std::max(1, resident * device().multiprocessors / static_cast<int>(size));
+  return cudaSuccess;
+}
+
 cudaError_t run(const cudaLaunchConfig_t& config, const Kernel& kernel) {
   if (inside_launch) return set_error(cudaErrorLaunchFailure, "a kernel may not launch a kernel");
   const std::lock_guard lock(launching);
@@ -222,14 +256,13 @@ cudaError_t run(const cudaLaunchConfig_t& config, const Kernel& kernel) {
       return set_error(cudaErrorCooperativeLaunchTooLarge,
                        concat("a cooperative launch of ", volume(grid), " blocks, the device holds ", most));
   }
-  constexpr unsigned kMostInCluster = 8;  // what every device with clusters takes
-  const unsigned cluster = cluster_size(config);
+  const unsigned cluster = cluster_size(config), most_blocks = most_in_cluster(kernel.function);
   if (cluster > 0 && device().capability_major < 9)
     return set_error(cudaErrorInvalidConfiguration, "clusters need compute capability 9.0");
-  if (cluster > kMostInCluster || (cluster > 0 && grid.x % cluster != 0))
+  if (cluster > most_blocks || (cluster > 0 && grid.x % cluster != 0))
     return set_error(cudaErrorInvalidConfiguration,
                      concat("grid ", shape(grid), " in clusters of ", cluster, ", expected a divisor of ",
-                            grid.x, " up to ", kMostInCluster));
+                            grid.x, " up to ", most_blocks));
   try {
     const uint64_t seed = next_seed();
     const unsigned at_once = cluster > 0 ? cluster : 1;

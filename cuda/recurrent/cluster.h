@@ -145,16 +145,16 @@ __global__ void __launch_bounds__(kClusterThreads, 1)
   }
 }
 
-// As many clusters as the device runs at once, if so many rows of each fit; clusters 0 where none do.
+// As many clusters as the device runs `at_once`, if so many rows of each fit; clusters 0 where none do.
 template <class T>
-ClusterSpread spread_over_clusters(const Recurrence& recurrence, int64_t row_length, int rows, int together) {
+ClusterSpread spread_over_clusters(const Recurrence& recurrence, int64_t row_length, int rows, int together,
+                                   int at_once) {
   ClusterSpread spread;
   const int64_t units = recurrence.units, width = gates_of(recurrence.cell) * units, n = recurrence.sequences;
   const int64_t most = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) / int64_t{sizeof(T)};
   int64_t a_block = (units + kClusterBlocks - 1) / kClusterBlocks;
   a_block = (a_block + together - 1) / together * together;
   const int64_t weights = a_block * width, left = most - weights;
-  const int64_t at_once = std::max(1, multiprocessors() / kClusterBlocks);
   const int64_t wanted = ((n + at_once - 1) / at_once + rows - 1) / rows * rows;
   const int64_t band = left < 0 ? 0 : std::min(wanted, left / (2 * row_length) / rows * rows);
   if (band < rows) return spread;
@@ -168,8 +168,12 @@ ClusterSpread spread_over_clusters(const Recurrence& recurrence, int64_t row_len
 template <class T, class Kernel, class... Args>
 bool launch_in_clusters(const CallSite& name, Kernel kernel, const Recurrence& recurrence, int64_t row_length,
                         int rows, int together, Stream stream, Args... args) {
-  const ClusterSpread spread = spread_over_clusters<T>(recurrence, row_length, rows, together);
-  if (spread.clusters == 0 || !runs_in_clusters(name, kernel)) return false;
+  // Each block with a multiprocessor to itself.
+  const auto whole = static_cast<size_t>(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
+  const int at_once = active_clusters(name, kernel, kClusterBlocks, kClusterThreads, whole);
+  if (at_once == 0) return false;
+  const ClusterSpread spread = spread_over_clusters<T>(recurrence, row_length, rows, together, at_once);
+  if (spread.clusters == 0) return false;
   const StepsOnDevice steps(name, recurrence, stream);
   launch_clusters(name, kernel, spread.clusters, kClusterBlocks, dim3(kClusterThreads), spread.shared, stream,
                   args..., static_cast<Steps>(steps), static_cast<int>(recurrence.units), spread);

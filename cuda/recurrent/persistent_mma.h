@@ -30,13 +30,7 @@ __global__ void __launch_bounds__(kProductThreads, 1)
   const Cut cut = spread.cut;
   const int first_unit = blockIdx.x * spread.units, mine = min(spread.units, units - first_unit);
   float* const sums = reinterpret_cast<float*>(weights + cut.weights());
-  for (int v = 0; v < cut.vectors(); ++v) {
-    const int gate = v / spread.units, u = v - gate * spread.units;
-    const bool inside = gate < kGates && u < mine;
-    for (int k = threadIdx.x; k < cut.chunks * kChunk; k += kProductThreads)
-      weights[cut.weight(v, k)] =
-          inside && k < units ? w_hh[(int64_t{gate} * units + first_unit + u) * units + k] : T{};
-  }
+  keep_rows<kGates>(weights, cut, w_hh, units, first_unit, spread.units, mine);
   __syncthreads();
   // The states before a step: of the step before, and of the sequences that begin with this one the first.
   const T* before = h;

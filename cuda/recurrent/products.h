@@ -58,6 +58,20 @@ __device__ __forceinline__ Eight load_eight(const T* from) {
   return __builtin_bit_cast(Eight, *reinterpret_cast<const Pack<T>*>(from));
 }
 
+// Makes the rows of w_hh [Gates * units, units] that belong to `mine` units from `first_unit` on resident,
+// gate g of unit u as vector g * a_block + u; zeros around them.
+template <int Gates, class T>
+__device__ __forceinline__ void keep_rows(T* weights, const Cut& cut, const T* w_hh, int units,
+                                          int first_unit, int a_block, int mine) {
+  for (int v = 0; v < cut.vectors(); ++v) {
+    const int gate = v / a_block, u = v - gate * a_block;
+    const bool inside = gate < Gates && u < mine;
+    for (int k = threadIdx.x; k < cut.chunks * kChunk; k += kProductThreads)
+      weights[cut.weight(v, k)] =
+          inside && k < units ? w_hh[(int64_t{gate} * units + first_unit + u) * units + k] : T{};
+  }
+}
+
 // The first `valid` of 8 values, then zeros; where `aligned`, all or none are valid.
 template <class T>
 __device__ __forceinline__ Eight load_eight(const T* from, int valid, bool aligned) {

@@ -1,5 +1,6 @@
 // The part of cooperative groups that the kernels use: the grid's barrier, and clusters.
 #pragma once
+#include "emulator/clusters.h"
 #include "emulator/device.h"
 
 namespace cooperative_groups {

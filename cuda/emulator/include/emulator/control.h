@@ -22,6 +22,7 @@ struct Device {
   size_t static_shared = 48 * 1024;  // per block
   size_t shared_per_block = 227 * 1024;
   size_t shared_per_multiprocessor = 228 * 1024;
+  int blocks_per_cluster = 16;  // of kernels that are allowed more than the portable 8
   // After so many atomics and fences without a thread that passes a barrier or exits, a kernel counts as
   // hanging.
   uint64_t idle_steps = 200'000'000;
