@@ -121,6 +121,14 @@ def test_a_tensor_core_kernel_without_tensor_cores_fails(report, nvcc, capsys):
     assert report.main(nvcc(older, sass=renamed[1].replace("HMMA", "FMUL"))) == 0
 
 
+def test_a_tensor_core_kernel_for_clusters_is_judged_where_there_are_clusters(report, nvcc, capsys):
+    log, sass = (text.replace("_Z5cleanPf", "_Z18cluster_mma_kernelPf") for text in (LOG, SASS))
+    scalar = sass.replace("HMMA", "FMUL")
+    assert report.main(nvcc(log.replace("sm_90", "sm_80"), sass=scalar)) == 0
+    assert report.main(nvcc(log, sass=scalar)) == 1
+    assert "cluster_mma_kernel has no tensor-core instruction on sm_90" in capsys.readouterr().err
+
+
 def test_a_kernel_for_wgmma_without_it_fails_where_it_exists(report, nvcc, capsys):
     log, sass = (text.replace("_Z5cleanPf", "_Z12wgmma_kernelPf") for text in (LOG, SASS))
     there = log.replace("sm_90", "sm_90a")

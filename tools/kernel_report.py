@@ -6,8 +6,9 @@
     tools/kernel_report.py --arch 90 cuda/conv2d.cu       one file
 
 Needs nvcc (on PATH, in CUDA_HOME, or by --nvcc), no GPU. Exits with 1 when a kernel spills registers or uses
-a local stack, or when one with mma in its name has no tensor-core instruction (from 8.0 on; one with wgmma
-in its name: no HGMMA, on 90a), and with 2 when nvcc is missing or a file does not compile.
+a local stack, or when one with mma in its name has no tensor-core instruction (from 8.0 on; one with cluster
+in its name from 9.0 on; one with wgmma in its name: no HGMMA, on 90a), and with 2 when nvcc is missing or a
+file does not compile.
 
 With nvdisasm (the CUDA toolkit's, or pip install nvidia-cuda-nvdisasm) the table also has
     threads     of a block, by the kernel's launch bounds; ? where it has none, and 256 is assumed below
@@ -147,7 +148,8 @@ def lacks_tensor_cores(k: Kernel) -> bool:
     """Whether it is called after instructions that its machine code should have and does not."""
     if "wgmma" in k.name:
         return k.arch == "90a" and k.wgmma == 0
-    return "mma" in k.name and k.tensor == 0 and int(k.arch.rstrip("af")) >= 80
+    least = 90 if "cluster" in k.name else 80  # where there are no clusters it traps
+    return "mma" in k.name and k.tensor == 0 and int(k.arch.rstrip("af")) >= least
 
 
 def table(kernels: list[Kernel]) -> str:

@@ -189,8 +189,8 @@ MmaSpread spread_mma(const Recurrence& recurrence, int64_t vectors, int64_t leng
   return spread;
 }
 
-// Launches kernel_for(rows)(args..., recurrence, spread) and returns true, or false where the layer does not
-// fit the device or that has no tensor cores for 16-bit floats.
+// Launches kernel(args..., recurrence, spread) and returns true, or false where its blocks do not all run at
+// once.
 template <class Kernel, class... Args>
 bool launch_persistent_mma(const CallSite& name, const MmaSpread& spread, Kernel kernel,
                            const Recurrence& recurrence, Stream stream, Args... args) {
@@ -203,7 +203,8 @@ bool launch_persistent_mma(const CallSite& name, const MmaSpread& spread, Kernel
   return true;
 }
 
-// body<Cell, rows of the batch at a time>().
+// body<Cell, rows of the batch at a time>(), or false where the layer does not fit (no rows) or the device
+// has no tensor cores for 16-bit floats.
 template <class Body>
 bool with_mma_rows(const Recurrence& recurrence, int rows, Body&& body) {
   if (!tensor_cores() || rows == 0) return false;
