@@ -131,8 +131,8 @@ class Place:
         return torch.from_numpy(array).to("cuda" if self.device == "cuda" else "cpu")
 
 
-def ours(place: Place, run: Callable[[], Any]) -> list[Contender]:
-    """`run` on each backend of fastarch that works in this place."""
+def ours(place: Place, run: Callable[[], Any], layout: str = "") -> list[Contender]:
+    """`run` on each backend of fastarch that works in this place; layout: what to add to the name."""
 
     def on(name: str) -> Callable[[], Any]:
         chosen = fa.backend(name)
@@ -143,7 +143,7 @@ def ours(place: Place, run: Callable[[], Any]) -> list[Contender]:
 
         return call
 
-    return [Contender(f"fastarch {name}", on(name)) for name in place.backends]
+    return [Contender(f"fastarch {name}{layout}", on(name)) for name in place.backends]
 
 
 def by_winograd(place: Place, run: Callable[[], Any]) -> list[Contender]:
@@ -177,7 +177,7 @@ def theirs(place: Place, run: Callable[[], Any], layout: str = "") -> list[Conte
         return call
 
     if place.device == "host":
-        return [Contender("torch", with_precision(False), peer=True)]
+        return [Contender(f"torch{layout}", with_precision(False), peer=True)]
     return [
         Contender(f"torch cuDNN{layout}", with_precision(False), peer=True),
         Contender(f"torch cuDNN TF32{layout}", with_precision(True)),
@@ -201,10 +201,14 @@ def convolution_contenders(
 
     need = (index == 0, index == 1)
 
-    def our_pass(x: Any, weight: Any, dy: Any) -> Any:
+    def our_pass(x: Any, weight: Any, dy: Any, layout: str = "NCHW") -> Any:
         if direction == "forward":
-            return fa.ops.conv2d(x, weight, **p.call)
-        return fa.ops.conv2d_backward(dy, x, weight, bias=False, need=need, **p.call)[index]
+            result = fa.ops.conv2d(x, weight, layout=layout, **p.call)
+        else:
+            more = {"bias": False, "need": need, "layout": layout, **p.call}
+            result = fa.ops.conv2d_backward(dy, x, weight, **more)[index]
+        # A view of an image as the reference has it.
+        return result.transpose(0, 3, 1, 2) if layout == "NHWC" and index != 1 else result
 
     def their_pass(x: Any, weight: Any, dy: Any) -> Any:
         if direction == "forward":
@@ -215,12 +219,14 @@ def convolution_contenders(
     contenders = ours(place, lambda: our_pass(ax, aw, ady))
     if p.r == 3 and p.stride == p.groups == 1 and direction != "weight gradient":
         contenders += by_winograd(place, lambda: our_pass(ax, aw, ady))
+    lx, ldy = (place.native(np.ascontiguousarray(a.transpose(0, 2, 3, 1))) for a in (x, dy))
+    contenders += ours(place, lambda: our_pass(lx, aw, ldy, "NHWC"), " NHWC")
     if torch is not None:
         theirs_here = [place.tensor(a) for a in (x, weight, dy)]
         contenders += theirs(place, lambda: their_pass(*theirs_here))
+        last = [a.to(memory_format=torch.channels_last) for a in theirs_here]
+        contenders += theirs(place, lambda: their_pass(*last), " NHWC")
         if place.device == "cuda":
-            last = [a.to(memory_format=torch.channels_last) for a in theirs_here]
-            contenders += theirs(place, lambda: their_pass(*last), " NHWC")
             # In double precision the processor would take longer than all measurements.
             return contenders, their_pass(*(a.double() for a in theirs_here)).cpu().numpy()
     return contenders, _float64(lambda: our_pass(*(a.astype(float) for a in (x, weight, dy))))

@@ -14,12 +14,15 @@ from fastarch import backends
 PLACES = [peers.Place("host")] + ([] if backends.reason_unusable("cuda") else [peers.Place("cuda")])
 
 
-def contenders_of(places: list[peers.Place]) -> list[tuple[peers.Place, str]]:
-    """(place, name of a contender) for everything that can run here."""
+def contenders_of(
+    places: list[peers.Place], layouts: tuple[str, ...] = ("",)
+) -> list[tuple[peers.Place, str]]:
+    """(place, name of a contender) for everything that can run here; layouts: what they add to the name."""
     pairs = []
     for place in places:
-        for contender in peers.ours(place, lambda: None) + peers.theirs(place, lambda: None):
-            pairs.append((place, contender.name))
+        for layout in layouts:
+            everyone = peers.ours(place, lambda: None, layout) + peers.theirs(place, lambda: None, layout)
+            pairs += [(place, contender.name) for contender in everyone]
     return pairs
 
 

@@ -1,8 +1,10 @@
 // Two-dimensional convolution and its gradients: three matrix products (conv2d/products.h) on the multiply of
-// gemm/simt.h and gemm/mma.h.
+// gemm/simt.h and gemm/mma.h. Images with the channels last have products of their own
+// (conv2d/channels_last.h).
 //
 // Depthwise convolution has kernels of its own (depthwise/), 1x1 filters have readers of theirs
 // (conv2d/pointwise.h), and 3x3 filters transforms (conv2d/winograd.h).
+#include "conv2d/channels_last.h"
 #include "conv2d/pointwise.h"
 #include "conv2d/products.h"
 #include "conv2d/winograd.h"
@@ -15,6 +17,8 @@ template <class T>
 void conv2d_forward(const T* x, const T* weight, const T* bias, const T* residual, T* y, const Conv2dShape& s,
                     Activation kind, Precision precision, Stream stream) {
   check_limits(s, "conv2d_forward");
+  if (s.layout == Layout::nhwc)
+    return channels_last::forward(x, weight, bias, residual, y, s, kind, precision, stream);
   if (depthwise::takes<T>(s, false)) return depthwise::forward(x, weight, bias, residual, y, s, kind, stream);
   if constexpr (!kIsHalf<T>) {
     if (winograd::takes(s))
@@ -29,6 +33,7 @@ template <class T>
 void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& s, Precision precision,
                            Stream stream) {
   check_limits(s, "conv2d_backward_input");
+  if (s.layout == Layout::nhwc) return channels_last::backward_input(dy, weight, dx, s, precision, stream);
   if (depthwise::takes<T>(s, true)) return depthwise::backward_input(dy, weight, dx, s, stream);
   if constexpr (!kIsHalf<T>) {
     if (winograd::takes(s)) return winograd::backward_input(dy, weight, dx, s, precision, stream);
@@ -46,6 +51,7 @@ template <class T>
 void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& s, Precision precision,
                             Stream stream) {
   check_limits(s, "conv2d_backward_weight");
+  if (s.layout == Layout::nhwc) return channels_last::backward_weight(dy, x, dw, db, s, precision, stream);
   if (depthwise::is_depthwise(s)) return depthwise::backward_weight(dy, x, dw, db, s, stream);
   if (pointwise::takes(s, dy, x)) return pointwise::backward_weight(dy, x, dw, db, s, precision, stream);
   const ChannelRows<T> rows(dy, s.k / s.groups, s.k * s.p * s.q, s.p * s.q);

@@ -107,7 +107,7 @@ LAYOUT_TAKERS = [
     f"{op}{way}"
     for op in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "batch_norm")
     for way in ("", "_backward")
-] + ["local_response_norm", "local_response_norm_backward"]
+] + ["local_response_norm", "local_response_norm_backward", "conv2d", "conv2d_backward"]
 POOLING: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"kernel_size": 0}, ValueError, "kernel_size"),
     ({"kernel_size": -2}, ValueError, "kernel_size"),
@@ -155,6 +155,16 @@ BAD: list[Row] = [
         for layout in ("nhwc", "NCWH", None, 1, ["NHWC"])
     ),
     ("max_pool2d_backward", {"layout": "NHWC"}, ValueError, "dy has shape"),
+    ("conv2d", {"layout": "NHWC"}, ValueError, "in layout NHWC"),
+    ("conv2d", {"groups": 1}, ValueError, "in layout NCHW"),
+    ("conv2d", {"x": floats(2, 5, 4), "layout": "NHWC"}, ValueError, r"\[N, H, W, C\]"),
+    ("conv2d_backward", {"layout": "NHWC"}, ValueError, "in layout NHWC"),
+    (
+        "conv2d_backward",
+        {"x": floats(2, 6, 5, 4), "layout": "NHWC"},
+        ValueError,
+        r"dy has shape .* in layout NHWC",
+    ),
     ("adaptive_avg_pool2d_backward", {"layout": "NHWC"}, ValueError, "dy has shape"),
     ("batch_norm", {"layout": "NHWC"}, ValueError, r"running_mean has shape|weight has shape"),
     ("max_pool2d", {"dilation": 0}, ValueError, "dilation"),

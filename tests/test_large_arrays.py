@@ -45,6 +45,18 @@ def test_convolution(images: tuple[np.ndarray, np.ndarray]) -> None:
     np.testing.assert_array_equal(y, sampled * weight.reshape(1, 2, 1, 1))
     np.testing.assert_allclose(dw.ravel(), (dy * sampled).sum((0, 2, 3)), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(db, dy.sum((0, 2, 3)), rtol=1e-5, atol=1e-5)
+    # With one channel the same pixels are channels-last images.
+    last_x, last_y = x.reshape(3, SIDE, SIDE, 1), np.full((3, *sampled.shape[2:], 2), np.nan, np.float32)
+    last_dy, last_dw, last_db = (
+        dy.transpose(0, 2, 3, 1).copy(),
+        np.full_like(dw, np.nan),
+        np.full_like(db, np.nan),
+    )
+    module.conv2d_forward(last_x, weight, None, None, last_y, *geometry, 0, 1)
+    module.conv2d_backward_weight(last_dy, last_x, last_dw, last_db, *geometry, 1)
+    np.testing.assert_array_equal(last_y, y.transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(last_dw, dw, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(last_db, db, rtol=1e-5, atol=1e-5)
 
 
 def test_pooling(module: Any, images: tuple[np.ndarray, np.ndarray]) -> None:

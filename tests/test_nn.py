@@ -90,6 +90,16 @@ FUNCTIONS: list[tuple[str, Callable[..., Any], tuple[np.ndarray, ...]]] = [
         lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
         (normal(1, 2, 6, 5),),
     ),
+    (
+        "conv2d last with everything",
+        lambda x, w, b, r: F.conv2d(x, w, b, (2, 1), (1, 2), (1, 2), 2, "tanh", r, layout="NHWC"),
+        (normal(1, 5, 4, 4), normal(2, 2, 3, 2), normal(2), normal(1, 3, 6, 2)),
+    ),
+    (
+        "conv2d last",
+        lambda x, w: F.conv2d(x, w, padding=1, layout="NHWC"),
+        (normal(1, 4, 3, 2), normal(3, 2, 3, 3)),
+    ),
     ("max_pool2d last", lambda x: F.max_pool2d(x, 3, 2, 1, layout="NHWC"), (distinct(2, 5, 4, 3),)),
     ("avg_pool2d last", lambda x: F.avg_pool2d(x, 3, 2, 1, layout="NHWC"), (normal(2, 5, 4, 3),)),
     ("adaptive_avg_pool2d last", lambda x: F.adaptive_avg_pool2d(x, 2, layout="NHWC"), (normal(2, 5, 4, 3),)),

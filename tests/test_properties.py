@@ -50,6 +50,8 @@ def random_convolution(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple
     while True:
         groups = int(rng.choice([1, 1, 1, 2, 3]))
         c, k = (groups * int(rng.integers(1, 5)) for _ in range(2))
+        if rng.random() < 0.2:  # channels and filters in whole vectors
+            c, k = (groups * 4 * int(rng.integers(1, 4)) for _ in range(2))
         if rng.random() < 0.15:  # depthwise
             groups, k = c, c * int(rng.integers(1, 3))
         n, r, s = int(rng.integers(1, 4)), int(rng.integers(1, 5)), int(rng.integers(1, 5))
@@ -230,14 +232,20 @@ def compare_convolution(backend: Backend, rng: np.random.Generator) -> None:
     )[0]
     dy = rng.standard_normal(y_shape).astype(dtype)
     want = convolution_reference(x, weight, bias, dy, call)
-    px, pw, pb, pdy = (backend.put(a) for a in (x, weight, bias, dy))
+    layout = str(rng.choice(["NCHW", "NHWC"]))
+    put = (lambda a: backend.put(conv.last(a))) if layout == "NHWC" else backend.put
+    if layout == "NHWC":
+        want = (conv.last(np.asarray(want[0])), conv.last(np.asarray(want[1])), *want[2:])
+    px, pdy, pw, pb = put(x), put(dy), backend.put(weight), backend.put(bias)
+    call["layout"] = layout
     y = backend.call("conv2d", {"x": px, "weight": pw, "bias": pb, **call})
     gradients = backend.call("conv2d_backward", {"dy": pdy, "x": px, "weight": pw, **call})
     what = f"conv2d x {x_shape} weight {w_shape} {call} {dtype}"
     check_all((y, *gradients), want, backend, ("y", "dx", "dw", "db"), what)
     if rng.random() < 0.3:
         activation = str(rng.choice(["relu", "tanh", "sigmoid"]))
-        more = {"residual": backend.put(rng.standard_normal(y_shape).astype(dtype)), "activation": activation}
+        residual = rng.standard_normal(np.shape(want[0])).astype(dtype)
+        more = {"residual": backend.put(residual), "activation": activation}
         y = backend.call("conv2d", {"x": px, "weight": pw, "bias": pb, **call, **more})
         want_y = conv.ACTIVATIONS[activation](want[0] + backend.host(more["residual"]))
         check_all((y,), (want_y,), backend, ("y",), f"{what} {activation} of a residual")

@@ -104,6 +104,9 @@ def test_random_convolutions(name: str, count_configurations: Callable[[str, int
     for index in range(number):
         random = np.random.default_rng([index, len(name)])
         x_shape, w_shape, call = random_convolution(random)
+        if index % 3:
+            call["layout"], (n, c, *pixels) = "NHWC", x_shape
+            x_shape = (n, *pixels, c)
         x, weight, bias = (random.normal(size=s).astype(dtype) for s in (x_shape, w_shape, w_shape[:1]))
         wide = [a.astype(np.float64) for a in (x, weight, bias)]
         with fa.backend("numpy"):
@@ -219,7 +222,7 @@ def test_same_bits_in_every_order_of_threads(module: Any, multiprocessors: int, 
     for seed in range(4):
         module.set_seed(seed)
         dw, db = np.empty((6, 4, 3, 3), np.float32), np.empty(6, np.float32)
-        module.conv2d_backward_weight(dy, x, dw, db, (1, 1), (1, 1), (1, 1), 1, precision)
+        module.conv2d_backward_weight(dy, x, dw, db, (1, 1), (1, 1), (1, 1), 1, precision=precision)
         results.append((dw, db))
     for dw, db in results[1:]:
         np.testing.assert_array_equal(dw, results[0][0])

@@ -332,7 +332,7 @@ class TestChoice:
     def test_number_out_of_range(self) -> None:
         x, weight, _, y = operands(seeded("range"), (1, 2, 4, 4), 2, (1, 1))
         with pytest.raises(ValueError, match=r"\[conv2d\] algorithm 4, expected 0 to 3"):
-            _cpu.conv2d_forward(x, weight, None, None, y, (1, 1), (1, 1), (1, 1), 1, 0, 0, 4)
+            _cpu.conv2d_forward(x, weight, None, None, y, (1, 1), (1, 1), (1, 1), 1, 0, algorithm=4)
 
     def test_environment(self) -> None:
         script = "from fastarch import algorithms; print(algorithms.current())"

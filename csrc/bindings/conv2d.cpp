@@ -14,10 +14,11 @@ struct Geometry {
   Pair stride, padding, dilation;
   int64_t groups;
   int algorithm;
+  int layout;
 };
 
-// The problem that three operands describe: image [N, C, H, W], filters [K, C/groups, R, S], output [N, K, P,
-// Q].
+// The problem that three operands describe: image [N, C, H, W] or, with layout 1, [N, H, W, C], filters
+// [K, C/groups, R, S], output [N, K, P, Q] or [N, P, Q, K].
 Conv2dShape shape_of(Operands& operands, const ArrayView& x, const char* x_name, const ArrayView& w,
                      const char* w_name, const ArrayView& y, const char* y_name, const Geometry& g) {
   const char* op = operands.op();
@@ -34,16 +35,22 @@ Conv2dShape shape_of(Operands& operands, const ArrayView& x, const char* x_name,
         g.padding.second, "), expected at least 0");
   check(g.dilation.first >= 1 && g.dilation.second >= 1, op, "dilation (", g.dilation.first, ", ",
         g.dilation.second, "), expected at least 1");
-  check(g.groups >= 1 && x.shape[1] % g.groups == 0 && w.shape[0] % g.groups == 0, op, "groups ", g.groups,
-        " for ", x.shape[1], " input and ", w.shape[0], " output channels, expected a divisor of both");
-  check(w.shape[1] * g.groups == x.shape[1], op, x_name, " has ", x.shape[1], " channels, ", w_name,
-        " expects ", w.shape[1] * g.groups, " (groups=", g.groups, ")");
-  check(y.shape[0] == x.shape[0] && y.shape[1] == w.shape[0], op, y_name, " has shape ", y.shape_text(),
-        ", expected (", x.shape[0], ", ", w.shape[0], ", P, Q)");
+  check(g.layout == 0 || g.layout == 1, op, "layout ", g.layout, ", expected 0 (NCHW) or 1 (NHWC)");
+  const bool last = g.layout == 1;
+  const int channels = last ? 3 : 1, rows = last ? 1 : 2, columns = last ? 2 : 3;
+  const int64_t c = x.shape[channels];
+  check(g.groups >= 1 && c % g.groups == 0 && w.shape[0] % g.groups == 0, op, "groups ", g.groups, " for ", c,
+        " input and ", w.shape[0], " output channels, expected a divisor of both");
+  check(w.shape[1] * g.groups == c, op, x_name, " has ", c, " channels, ", w_name, " expects ",
+        w.shape[1] * g.groups, " (groups=", g.groups, ", layout ", last ? "NHWC" : "NCHW", ")");
+  check(y.shape[0] == x.shape[0] && y.shape[channels] == w.shape[0], op, y_name, " has shape ",
+        y.shape_text(), ", expected (", x.shape[0], ", ", last ? "P, Q, " : "", w.shape[0],
+        last ? ")" : ", P, Q)");
   Conv2dShape shape;
-  shape.n = x.shape[0], shape.c = x.shape[1], shape.h = x.shape[2], shape.w = x.shape[3];
+  shape.n = x.shape[0], shape.c = c, shape.h = x.shape[rows], shape.w = x.shape[columns];
   shape.k = w.shape[0], shape.r = w.shape[2], shape.s = w.shape[3];
-  shape.p = y.shape[2], shape.q = y.shape[3];
+  shape.p = y.shape[rows], shape.q = y.shape[columns];
+  shape.layout = last ? Layout::nhwc : Layout::nchw;
   shape.groups = g.groups;
   shape.stride_h = g.stride.first, shape.stride_w = g.stride.second;
   shape.padding_h = g.padding.first, shape.padding_w = g.padding.second;
@@ -54,14 +61,15 @@ Conv2dShape shape_of(Operands& operands, const ArrayView& x, const char* x_name,
 }
 
 void conv2d_forward(py::handle x, py::handle weight, py::handle bias, py::handle residual, py::handle y,
-                    Pair stride, Pair padding, Pair dilation, int64_t groups, int kind, int precision,
-                    int algorithm, uintptr_t stream) {
+                    Pair stride, Pair padding, Pair dilation, int64_t groups, int kind, int layout,
+                    int precision, int algorithm, uintptr_t stream) {
   Operands operands("conv2d", kMemory, device::kHalves);
   const ArrayView vx = operands.in(x, "x"), vw = operands.in(weight, "weight"), vy = operands.out(y, "y");
-  const Conv2dShape shape =
-      shape_of(operands, vx, "x", vw, "weight", vy, "y", {stride, padding, dilation, groups, algorithm});
+  const Conv2dShape shape = shape_of(operands, vx, "x", vw, "weight", vy, "y",
+                                     {stride, padding, dilation, groups, algorithm, layout});
   const ArrayView vb = operands.in_or_none(bias, "bias", {shape.k}),
-                  vr = operands.in_or_none(residual, "residual", {shape.n, shape.k, shape.p, shape.q});
+                  vr = operands.in_or_none(residual, "residual",
+                                           {vy.shape[0], vy.shape[1], vy.shape[2], vy.shape[3]});
   const Activation activation = activation_of("conv2d", kind);
   py::gil_scoped_release unlocked;
   device::dispatch(operands.dtype(), "conv2d", [&]<class T>() {
@@ -71,12 +79,13 @@ void conv2d_forward(py::handle x, py::handle weight, py::handle bias, py::handle
 }
 
 void conv2d_backward_input(py::handle dy, py::handle weight, py::handle dx, Pair stride, Pair padding,
-                           Pair dilation, int64_t groups, int precision, int algorithm, uintptr_t stream) {
+                           Pair dilation, int64_t groups, int layout, int precision, int algorithm,
+                           uintptr_t stream) {
   Operands operands("conv2d_backward", kMemory, device::kHalves);
   const ArrayView vdy = operands.in(dy, "dy"), vw = operands.in(weight, "weight"),
                   vdx = operands.out(dx, "dx");
-  const Conv2dShape shape =
-      shape_of(operands, vdx, "dx", vw, "weight", vdy, "dy", {stride, padding, dilation, groups, algorithm});
+  const Conv2dShape shape = shape_of(operands, vdx, "dx", vw, "weight", vdy, "dy",
+                                     {stride, padding, dilation, groups, algorithm, layout});
   py::gil_scoped_release unlocked;
   device::dispatch(operands.dtype(), "conv2d_backward", [&]<class T>() {
     device::conv2d_backward_input(data<T>(vdy), data<T>(vw), mutable_data<T>(vdx), shape,
@@ -85,11 +94,12 @@ void conv2d_backward_input(py::handle dy, py::handle weight, py::handle dx, Pair
 }
 
 void conv2d_backward_weight(py::handle dy, py::handle x, py::handle dw, py::handle db, Pair stride,
-                            Pair padding, Pair dilation, int64_t groups, int precision, uintptr_t stream) {
+                            Pair padding, Pair dilation, int64_t groups, int layout, int precision,
+                            uintptr_t stream) {
   Operands operands("conv2d_backward", kMemory, device::kHalves);
   const ArrayView vdy = operands.in(dy, "dy"), vx = operands.in(x, "x"), vdw = operands.out(dw, "dw");
   const Conv2dShape shape =
-      shape_of(operands, vx, "x", vdw, "dw", vdy, "dy", {stride, padding, dilation, groups, 0});
+      shape_of(operands, vx, "x", vdw, "dw", vdy, "dy", {stride, padding, dilation, groups, 0, layout});
   const ArrayView vdb = operands.out_or_none(db, "db", {shape.k});
   py::gil_scoped_release unlocked;
   device::dispatch(operands.dtype(), "conv2d_backward", [&]<class T>() {
@@ -103,13 +113,13 @@ void conv2d_backward_weight(py::handle dy, py::handle x, py::handle dw, py::hand
 void bind_conv2d(py::module_& m) {
   m.def("conv2d_forward", &conv2d_forward, py::arg("x"), py::arg("weight"), py::arg("bias"),
         py::arg("residual"), py::arg("y"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
-        py::arg("groups"), py::arg("kind"), py::arg("precision") = 0, py::arg("algorithm") = 0,
-        py::arg("stream") = 0);
+        py::arg("groups"), py::arg("kind"), py::arg("layout") = 0, py::arg("precision") = 0,
+        py::arg("algorithm") = 0, py::arg("stream") = 0);
   m.def("conv2d_backward_input", &conv2d_backward_input, py::arg("dy"), py::arg("weight"), py::arg("dx"),
-        py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
+        py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("layout") = 0,
         py::arg("precision") = 0, py::arg("algorithm") = 0, py::arg("stream") = 0);
   m.def("conv2d_backward_weight", &conv2d_backward_weight, py::arg("dy"), py::arg("x"), py::arg("dw"),
         py::arg("db"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
-        py::arg("precision") = 0, py::arg("stream") = 0);
+        py::arg("layout") = 0, py::arg("precision") = 0, py::arg("stream") = 0);
   takes_halves(m, {"conv2d_forward", "conv2d_backward_input", "conv2d_backward_weight"});
 }

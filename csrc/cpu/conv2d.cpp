@@ -2,9 +2,13 @@
 //   forward          y [K, pixels]   = weight [K, C*R*S] * patches of x
 //   input gradient   dx [C, pixels]  = weight, transposed and flipped, * patches of dy; for each stride phase
 //   weight gradient  dw^T [C*R*S, K] = patches of x * dy^T, summed over fixed chunks of the batch
+// Images with the channels last are turned into planes first, and results back (layouts.h); 1x1 filters make
+// dense products of them as they lie.
 #include "ops/conv2d.h"
 
+#include "cpu/dense.h"
 #include "cpu/depthwise.h"
+#include "cpu/layouts.h"
 #include "cpu/patches.h"
 #include "cpu/winograd_choice.h"
 
@@ -289,12 +293,67 @@ bool by_winograd(const Conv2dShape& a, int64_t channels, int64_t filters, int64_
   }
 }
 
+Conv2dShape planar(const Conv2dShape& shape, int64_t images) {
+  Conv2dShape a = shape;
+  a.n = images;
+  a.layout = Layout::nchw;
+  return a;
+}
+
+// Whether channels-last images make it a product of dense matrices, a row for each pixel.
+bool is_dense(const Conv2dShape& a) {
+  const bool same = a.h == a.p && a.w == a.q && a.padding_h == 0 && a.padding_w == 0;
+  return a.groups == 1 && a.r == 1 && a.s == 1 && a.stride_h == 1 && a.stride_w == 1 && same;
+}
+
+template <class T>
+void forward_channels_last(const T* x, const T* weight, const T* bias, const T* residual, T* y,
+                           const Conv2dShape& a, Activation kind, Precision precision, Stream stream) {
+  if (is_dense(a) && !residual)
+    return linear_forward(x, weight, bias, y, a.n * a.h * a.w, a.c, a.k, kind, precision, stream);
+  const int64_t in = a.h * a.w * a.c, pixels = a.p * a.q, out = pixels * a.k,
+                step = images_at_once(a.n, in + out + (residual ? out : 0));
+  for (int64_t n = 0; n < a.n; n += step) {
+    const int64_t images = std::min(step, a.n - n);
+    const ReadPlanes<T> from(x + n * in, images, a.h * a.w, a.c);
+    const ReadPlanes<T> added(residual ? residual + n * out : nullptr, images, pixels, a.k);
+    const WrittenPlanes<T> to(y + n * out, images, pixels, a.k);
+    conv2d_forward(from.get(), weight, bias, added.get(), to.get(), planar(a, images), kind, precision,
+                   stream);
+    to.store();
+  }
+}
+
+template <class T>
+void backward_input_channels_last(const T* dy, const T* weight, T* dx, const Conv2dShape& a,
+                                  Precision precision, Stream stream) {
+  if (is_dense(a)) return linear_backward_input(dy, weight, dx, a.n * a.h * a.w, a.c, a.k, precision, stream);
+  const int64_t in = a.h * a.w * a.c, out = a.p * a.q * a.k, step = images_at_once(a.n, in + out);
+  for (int64_t n = 0; n < a.n; n += step) {
+    const int64_t images = std::min(step, a.n - n);
+    const ReadPlanes<T> from(dy + n * out, images, a.p * a.q, a.k);
+    const WrittenPlanes<T> to(dx + n * in, images, a.h * a.w, a.c);
+    conv2d_backward_input(from.get(), weight, to.get(), planar(a, images), precision, stream);
+    to.store();
+  }
+}
+
+template <class T>
+void backward_weight_channels_last(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& a,
+                                   Precision precision, Stream stream) {
+  if (is_dense(a)) return linear_backward_weight(dy, x, dw, db, a.n * a.h * a.w, a.c, a.k, precision, stream);
+  const ReadPlanes<T> gradients(dy, a.n, a.p * a.q, a.k), images(x, a.n, a.h * a.w, a.c);
+  conv2d_backward_weight(gradients.get(), images.get(), dw, db, planar(a, a.n), precision, stream);
+}
+
 }  // namespace
 
 template <class T>
 void conv2d_forward(const T* x, const T* weight, const T* bias, const T* residual, T* y,
-                    const Conv2dShape& shape, Activation kind, Precision, Stream) {
+                    const Conv2dShape& shape, Activation kind, Precision precision, Stream stream) {
   const Conv2dShape& a = shape;
+  if (a.layout == Layout::nhwc)
+    return forward_channels_last(x, weight, bias, residual, y, a, kind, precision, stream);
   if (a.n * a.k * a.p * a.q == 0) return;
   if (!by_winograd(a, a.c, a.k, a.p, a.q, sizeof(T) == 4))
     return forward_directly(x, weight, bias, residual, y, a, kind);
@@ -310,8 +369,10 @@ void conv2d_forward(const T* x, const T* weight, const T* bias, const T* residua
 }
 
 template <class T>
-void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& shape, Precision, Stream) {
+void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& shape, Precision precision,
+                           Stream stream) {
   const Conv2dShape& a = shape;
+  if (a.layout == Layout::nhwc) return backward_input_channels_last(dy, weight, dx, a, precision, stream);
   if (a.n * a.c * a.h * a.w == 0) return;
   if (!by_winograd(a, a.k, a.c, a.h, a.w, sizeof(T) == 4)) return backward_input_directly(dy, weight, dx, a);
   // dx is the correlation of dy with the filters turned and transposed.
@@ -404,9 +465,10 @@ void bias_gradient(const T* dy, T* db, const Conv2dShape& a) {
 }  // namespace
 
 template <class T>
-void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& shape, Precision,
-                            Stream) {
+void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& shape,
+                            Precision precision, Stream stream) {
   const Conv2dShape& a = shape;
+  if (a.layout == Layout::nhwc) return backward_weight_channels_last(dy, x, dw, db, a, precision, stream);
   if (db) bias_gradient(dy, db, a);
   const int64_t channels = a.c / a.groups, filters = a.k / a.groups, taps = a.r * a.s, rows = channels * taps;
   if (a.k * rows == 0) return;

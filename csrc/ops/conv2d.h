@@ -4,7 +4,8 @@
 
 namespace fastarch {
 
-// How a convolution may be computed where there is a choice (3x3 filters, stride and dilation 1, one group);
+// How a convolution may be computed where there is a choice (3x3 filters, stride and dilation 1, one group,
+// on CUDA in Layout::nchw);
 // elsewhere, and in 16-bit floats, it is computed directly.
 //   automatic  on a GPU directly; on the CPU by winograd2 where it is faster and its error bounded as
 //              float32's (cpu/winograd_choice.h),
@@ -20,6 +21,7 @@ enum class ConvAlgorithm { automatic = 0, direct = 1, winograd2 = 2, winograd4 =
 //   * weight[k, c, r, s], with zeros outside of the image.
 // Padding is what comes before the first row and column. What comes after the last ones follows from P and Q,
 // which may have any size.
+// With Layout::nhwc the images are [N, H, W, C] and [N, P, Q, K]; weights are the same in both.
 struct Conv2dShape {
   int64_t n, c, h, w;  // x, dx: [N, C, H, W]
   int64_t k, r, s;     // weight, dw: [K, C/groups, R, S]; bias, db: [K]
@@ -29,14 +31,15 @@ struct Conv2dShape {
   int64_t padding_h = 0, padding_w = 0;
   int64_t dilation_h = 1, dilation_w = 1;
   ConvAlgorithm algorithm = ConvAlgorithm::automatic;
+  Layout layout = Layout::nchw;
 };
 
 // The functions below throw std::invalid_argument where one channel of an image has more than 2^30 pixels, a
 // filter more than 2^30 taps, or a padded extent reaches 2^29; the tensors may have any size.
 namespace cuda {
 
-// y = activation(convolution + bias + residual), overwritten; bias: [K] or null, residual: [N, K, P, Q] or
-// null, not y's memory.
+// y = activation(convolution + bias + residual), overwritten; bias: [K] or null, residual: as y or null, not
+// y's memory.
 template <class T>
 void conv2d_forward(const T* x, const T* weight, const T* bias, const T* residual, T* y,
                     const Conv2dShape& shape, Activation kind, Precision precision, Stream stream);

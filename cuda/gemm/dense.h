@@ -24,6 +24,11 @@ template <class T>
 void linear_backward_input_wide(const T* dy, const T* weight, float* dx, int64_t m, int64_t in, int64_t out,
                                 Stream stream);
 
+// dw [out, in] = dy [m, out]^T * x [m, in]; db [out] (or null) = the sum of dy's rows.
+template <class T>
+void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, int64_t in, int64_t out,
+                            Precision precision, Stream stream);
+
 // In float32 or float64 throughout.
 template <class T>
 void linear_forward(const T* x, const T* weight, const T* bias, T* y, int64_t m, int64_t in, int64_t out,

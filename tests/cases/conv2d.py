@@ -1,6 +1,7 @@
 """Convolution: cases and the definition.
 
-x [N, C, H, W], weight [K, C/groups, R, S], bias [K], y [N, K, P, Q].
+x [N, C, H, W], weight [K, C/groups, R, S], bias [K], y [N, K, P, Q]; with layout "NHWC" x [N, H, W, C] and y
+[N, P, Q, K].
 """
 
 from __future__ import annotations
@@ -84,6 +85,29 @@ def conv2d_backward(dy, x, weight, bias=True, stride=1, padding=0, dilation=1, g
     return (dx if need[0] else None, dw if need[1] else None, db if bias else None)
 
 
+_IMAGES = ("x", "dy", "residual")  # the arguments that have a layout
+
+
+def last(x):
+    """[N, C, H, W] as [N, H, W, C]."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+
+def with_channels_last(definition):
+    """The definition for images of either layout: y, or dx of (dx, dw, db), has it too."""
+
+    def either(layout="NCHW", **arguments):
+        if layout == "NCHW":
+            return definition(**arguments)
+        images = {name: arguments[name].transpose(0, 3, 1, 2) for name in _IMAGES if name in arguments}
+        result = definition(**{**arguments, **images})
+        if not isinstance(result, tuple):
+            return last(result)
+        return (None if result[0] is None else last(result[0]), *result[1:])
+
+    return either
+
+
 # id: (x shape, (K, R, S), call arguments)
 _SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, int, int], Arguments]] = {
     "one_of_everything": ((1, 1, 1, 1), (1, 1, 1), {}),
@@ -131,6 +155,18 @@ _SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, int, int], Arguments]] = {
     ),
     "depthwise_many_filters": ((1, 2, 5, 5), (12, 3, 3), {"groups": 2}),
     "depthwise_large_stride": ((1, 2, 150, 130), (2, 2, 3), {"groups": 2, "stride": (60, 60)}),
+    # Channels in whole vectors.
+    "vectors": ((2, 8, 7, 6), (16, 3, 3), {"padding": 1}),
+    "vectors_of_four": ((1, 12, 5, 6), (4, 2, 3), {"padding": (1, 0)}),
+    "vectors_in_groups": ((1, 16, 5, 6), (24, 3, 2), {"groups": 2, "stride": 2, "padding": 1}),
+    "vectors_in_phases": ((1, 8, 9, 8), (8, 3, 3), {"stride": (2, 3), "dilation": (1, 2), "padding": 2}),
+    "vectors_pointwise": ((2, 16, 3, 5), (24, 1, 1), {}),
+    "vectors_pointwise_strided": ((2, 16, 5, 5), (8, 1, 1), {"stride": 2}),
+    "stem": ((1, 3, 12, 13), (8, 7, 7), {"stride": 2, "padding": 3}),
+    "depthwise_vectors": ((2, 16, 6, 9), (16, 3, 3), {"groups": 16, "padding": 1}),
+    "depthwise_vectors_5x5": ((1, 8, 5, 6), (8, 5, 5), {"groups": 8, "padding": ((2, 1), (1, 2))}),
+    "depthwise_vectors_strided": ((1, 8, 7, 9), (8, 3, 4), {"groups": 8, "stride": 2, "dilation": (2, 1)}),
+    "depthwise_vectors_wide": ((1, 264, 3, 3), (264, 3, 3), {"groups": 264, "padding": 1}),
     "empty_batch": ((0, 3, 5, 5), (4, 3, 3), {}),
 }
 
@@ -170,21 +206,31 @@ def _backward_arguments(rng, dtype, shape, filters, call, **more) -> Arguments:
 
 
 def _forward_case(name: str, shape: str, **more) -> Case:
-    return Case("conv2d", name, partial(_forward_make, shape, more), conv2d)
+    return Case("conv2d", name, partial(_forward_make, shape, more), with_channels_last(conv2d))
 
 
 def _forward_make(shape, more, rng, dtype):
-    return _arguments(rng, dtype, *_SHAPES[shape], **more)
+    return _in_layout(_arguments, shape, more, rng, dtype)
+
+
+def _in_layout(make, shape, more, rng, dtype):
+    """What `make` gives; `layout` among the further arguments is that of the images."""
+    layout = more.get("layout")
+    made = make(rng, dtype, *_SHAPES[shape], **{name: a for name, a in more.items() if name != "layout"})
+    if layout is None:
+        return made
+    return made | {name: last(made[name]) for name in _IMAGES if name in made} | {"layout": layout}
 
 
 def _backward_case(name: str, shape: str, **more) -> Case:
     # Sums over a whole batch of images: more terms than a forward sum.
     tolerance = {"float32": 5e-5, "float64": 1e-12}
-    return Case("conv2d_backward", name, partial(_backward_make, shape, more), conv2d_backward, tolerance)
+    oracle = with_channels_last(conv2d_backward)
+    return Case("conv2d_backward", name, partial(_backward_make, shape, more), oracle, tolerance)
 
 
 def _backward_make(shape, more, rng, dtype):
-    return _backward_arguments(rng, dtype, *_SHAPES[shape], **more)
+    return _in_layout(_backward_arguments, shape, more, rng, dtype)
 
 
 _WITH_RESIDUAL = (
@@ -208,6 +254,15 @@ _WITH_RESIDUAL = (
     "empty_batch",
 )
 
+_LAST_RESIDUAL = {
+    "plain_3x3": "relu",
+    "vectors_in_groups": "tanh",
+    "vectors_pointwise": None,
+    "pointwise_grouped": "relu",
+    "depthwise_vectors": "sigmoid",
+    "depthwise_multiplier": "relu",
+}
+
 CASES = [
     *(_forward_case(name, name) for name in _SHAPES),
     *in_every_layout(_forward_case("layout", "all_arguments"))[1:],
@@ -221,7 +276,19 @@ CASES = [
         for shape in ("plain_3x3", "depthwise_small")
     ),
     _forward_case("relu_no_bias", "all_arguments", bias=False, activation="relu"),
+    *(_forward_case(f"last_{name}", name, layout="NHWC") for name in _SHAPES),
+    *in_every_layout(_forward_case("last", "all_arguments", layout="NHWC", residual=True))[1:],
+    *(
+        _forward_case(f"last_residual_{name}", name, layout="NHWC", residual=True, activation=kind)
+        for name, kind in _LAST_RESIDUAL.items()
+    ),
+    _forward_case("last_no_bias", "vectors", layout="NHWC", bias=False),
     *(_backward_case(name, name) for name in _SHAPES),
+    *(_backward_case(f"last_{name}", name, layout="NHWC") for name in _SHAPES),
+    *in_every_layout(_backward_case("last", "all_arguments", layout="NHWC"))[1:],
+    _backward_case("last_no_bias", "vectors", layout="NHWC", bias=False),
+    _backward_case("last_input_only", "vectors_pointwise", layout="NHWC", bias=False, need=(True, False)),
+    _backward_case("last_bias_only", "vectors_pointwise", layout="NHWC", need=(False, False)),
     *in_every_layout(_backward_case("layout", "all_arguments"))[1:],
     _backward_case("no_bias", "plain_3x3", bias=False),
     _backward_case("input_only", "plain_3x3", bias=False, need=(True, False)),
@@ -231,16 +298,18 @@ CASES = [
 ]
 
 
-def _gradient(name: str) -> Gradient:
-    shape, filters, call = _SHAPES[name]
+def _gradient(name: str, layout: str = "NCHW") -> Gradient:
+    call = _SHAPES[name][2]
+    more = {} if layout == "NCHW" else {"layout": layout}
 
     def inputs(rng):
-        made = _arguments(rng, np.float64, shape, filters, call)
+        made = _in_layout(_arguments, name, more, rng, np.float64)
         return made["x"], made["weight"], made["bias"]
 
+    call = {**call, **more}
     return Gradient(
         "conv2d_backward",
-        name,
+        name if layout == "NCHW" else f"last_{name}",
         inputs,
         lambda ops, x, weight, bias: ops.conv2d(x, weight, bias, **call),
         lambda ops, dy, x, weight, bias: ops.conv2d_backward(dy, x, weight, bias=True, **call),
@@ -249,3 +318,4 @@ def _gradient(name: str) -> Gradient:
 
 _DIFFERENTIATED = ("one_pixel_padded", "one_sided_strided", "stride_leaves_rest", "depthwise_multiplier")
 GRADIENTS = [_gradient(n) for n in (*_DIFFERENTIATED, "depthwise_small")]
+GRADIENTS += [_gradient(n, "NHWC") for n in ("one_sided_strided", "depthwise_small")]

@@ -6,6 +6,7 @@
 #include <random>
 #include <utility>
 
+#include "gemm/channels_last.h"
 #include "gemm/matrix.h"
 #include "gemm/patches.h"
 #include "gemm/simt.h"
@@ -252,6 +253,43 @@ void expect_filters(Space& space, std::mt19937_64& random) {
   }
 }
 
+// The same with the channels last, where the patches' readers go along the taps and across them.
+void expect_positions_of_channels(const Shape4& s, std::mt19937_64& random) {
+  const int stride = 1 + static_cast<int>(below(random, 4)), padding = static_cast<int>(below(random, 4));
+  const int64_t p = (s.h - 1) / stride + 1, q = (s.w - 1) / stride + 1, r = 1 + below(random, 5),
+                columns = s.n * p * q, pitch = 3 * s.c;  // of three groups
+  const ChannelPatches<float, 1> patches{.x = nullptr,
+                                         .image_pitch = s.h * s.w * pitch,
+                                         .pixel_pitch = pitch,
+                                         .height = static_cast<int>(s.h),
+                                         .width = static_cast<int>(s.w),
+                                         .columns = columns,
+                                         .taps = s.c * r * r,
+                                         .pixels = Grid(p, q),
+                                         .window = Grid(r, r),
+                                         .channels = FastDivider(s.c),
+                                         .stride_h = stride,
+                                         .stride_w = stride,
+                                         .origin_h = -padding,
+                                         .origin_w = -padding,
+                                         .step_h = 1,
+                                         .step_w = 1};
+  const PixelRows<float, 1> rows{patches};
+  const PixelResult<float> result{nullptr, p * q * pitch, q * pitch, pitch, Grid(p, q)};
+  for (int i = 0; i < 200; ++i) {
+    const int64_t column = i == 0 ? columns - 1 : below(random, columns);
+    const int64_t index = i == 0 ? patches.taps - 1 : below(random, patches.taps);
+    const Point pixel = rows.line(column), tap = patches.tap(static_cast<uint32_t>(index));
+    const Wide image = column / (p * q), within = column % (p * q), channel = index % s.c;
+    const Wide h = within / q * stride - padding + index / s.c / r,
+               w = within % q * stride - padding + index / s.c % r;
+    EXPECT(Wide{pixel.h} + tap.h == h && Wide{pixel.w} + tap.w == w);
+    EXPECT(Wide{pixel.offset} + tap.offset == ((image * s.h + h) * s.w + w) * pitch + channel);
+    EXPECT(patches.inside(pixel, tap) == (h >= 0 && h < s.h && w >= 0 && w < s.w));
+    EXPECT(Wide{result.place(column)} == Wide{column} * pitch);
+  }
+}
+
 }  // namespace
 
 TEST(elements_past_32_bits) {
@@ -271,7 +309,10 @@ TEST(positions_past_32_bits) {
                               {1, int64_t{1} << 20, 97, 101},
                               {5, 1 << 12, 1 << 10, 1 << 11},
                               {int64_t{1} << 33, 2, 5, 3}})
-    for (int i = 0; i < 20; ++i) expect_positions(shape, 1 + below(random, 1000), random);
+    for (int i = 0; i < 20; ++i) {
+      expect_positions(shape, 1 + below(random, 1000), random);
+      expect_positions_of_channels(shape, random);
+    }
 }
 
 TEST(whole) { expect_products(1); }

@@ -9,12 +9,16 @@ from fastarch.autograd import Array, Function
 from fastarch.nn.fused import before_activation
 from fastarch.tensors import Tensor, as_tensor
 
-_FORWARD: dict[int, Any] = {1: ops.conv1d, 2: ops.conv2d, 3: ops.conv3d}  # of them conv2d adds a residual
+_FORWARD: dict[int, Any] = {
+    1: ops.conv1d,
+    2: ops.conv2d,
+    3: ops.conv3d,
+}  # of them conv2d has layouts and adds a residual
 _TRANSPOSED: dict[int, Any] = {1: ops.conv_transpose1d, 2: ops.conv_transpose2d}
 
 
 class Convolution(Function):
-    """Along one, two or three axes: x's two leading ones are the batch and the channels."""
+    """Along one, two or three axes: x's two leading ones are the batch and the channels, in layout NCHW."""
 
     @staticmethod
     def forward(
@@ -25,10 +29,12 @@ class Convolution(Function):
         activation: str | None,
         geometry: tuple[Any, Any, Any, int],  # stride, padding, dilation, groups
         axes: int,
+        layout: str = "NCHW",
         residual: Array | None = None,
     ) -> Array:
-        more = () if residual is None else (residual,)
-        y = _FORWARD[axes](x, weight, bias, *geometry, activation, *more)
+        ctx.more = {"layout": layout} if axes == 2 else {}
+        added = {} if residual is None else {"residual": residual}
+        y = _FORWARD[axes](x, weight, bias, *geometry, activation, **ctx.more, **added)
         ctx.activation, ctx.geometry, ctx.axes = activation, geometry, axes
         ctx.save(x, weight, y if activation is not None else None)
         return y
@@ -38,8 +44,8 @@ class Convolution(Function):
         x, weight, y = ctx.saved
         dy = before_activation(dy, y, ctx.activation)
         backward: Any = getattr(ops, f"conv{ctx.axes}d_backward")
-        grads = backward(dy, x, weight, ctx.needs[2], *ctx.geometry, ctx.needs[:2])
-        return *grads, None, None, None, *(dy for _ in ctx.needs[6:])
+        grads = backward(dy, x, weight, ctx.needs[2], *ctx.geometry, ctx.needs[:2], **ctx.more)
+        return *grads, None, None, None, *(None, dy)[: len(ctx.needs) - 6]
 
 
 class TransposedConvolution(Function):
@@ -87,13 +93,14 @@ def conv2d(
     groups: int = 1,
     activation: str | None = None,
     residual: Any = None,
+    layout: str = "NCHW",
 ) -> Tensor:
-    """x [N, C, H, W] with filters weight [K, C/groups, R, S] plus bias [K] and a residual of the output's
-    shape; the activation of that, if any, is fused.
+    """x [N, C, H, W], or [N, H, W, C] with layout "NHWC", with filters weight [K, C/groups, R, S] plus bias
+    [K] and a residual of the output's shape; the activation of that, if any, is fused.
     """
     geometry = stride, padding, dilation, groups
     more = () if residual is None else (residual,)
-    return Convolution.apply(as_tensor(x), weight, bias, activation, geometry, 2, *more)
+    return Convolution.apply(as_tensor(x), weight, bias, activation, geometry, 2, layout, *more)
 
 
 def conv3d(

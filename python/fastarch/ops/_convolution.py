@@ -34,18 +34,23 @@ Padding = int | str | tuple[Side, ...]
 
 _LARGEST = 2**31 - 1
 _IMAGE = {1: "[N, C, L]", 2: "[N, C, H, W]", 3: "[N, C, D, H, W]"}
+_CHANNELS_LAST = "[N, H, W, C]"
 _WEIGHT = {1: "[K, C/groups, S]", 2: "[K, C/groups, R, S]", 3: "[K, C/groups, T, R, S]"}
 _TURNED = {1: "[C, K/groups, S]", 2: "[C, K/groups, R, S]"}
 _NUMBERS = {1: "one (length)", 2: "one or two (height, width)", 3: "one or three (depth, height, width)"}
 
 
 class Geometry(NamedTuple):
-    """How windows lie on an input: a number for each axis; padding is what comes before the first element."""
+    """How windows lie on an input: a number for each axis; padding is what comes before the first element.
+
+    layout: 1 where images of two axes have the channels last, else 0.
+    """
 
     stride: Any
     padding: Any
     dilation: Any
     groups: int
+    layout: int = 0
 
     def of_rows(self) -> Geometry:
         """That of one axis, on images of one row."""
@@ -75,10 +80,18 @@ def sides(op: str, padding: Any, axes: int) -> tuple[Side, ...]:
 
 
 def settle(
-    op: str, x: Array, weight: Array, stride: Any, padding: Any, dilation: Any, groups: int, axes: int
+    op: str,
+    x: Array,
+    weight: Array,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    axes: int,
+    last: bool = False,
 ) -> tuple[Geometry, Sizes]:
-    """The checked geometry of a convolution and its output's shape."""
-    expect_dims(op, "x", x, axes + 2, _IMAGE[axes])
+    """The checked geometry of a convolution and its output's shape; last: the channels are x's last axis."""
+    expect_dims(op, "x", x, axes + 2, _CHANNELS_LAST if last else _IMAGE[axes])
     expect_dims(op, "weight", weight, axes + 2, _WEIGHT[axes])
     # The types are settled here, because the cache below takes True and 1.0 for 1.
     if type(stride) is not int:
@@ -89,14 +102,16 @@ def settle(
         dilation = sizes(op, "dilation", dilation, 1, axes)
     if type(groups) is not int:
         groups = integer(op, "groups", groups)
-    return _settled(op, x.shape, weight.shape, stride, padding, dilation, groups)
+    return _settled(op, x.shape, weight.shape, stride, padding, dilation, groups, last)
 
 
 @lru_cache(maxsize=4096)
 def _settled(
-    op: str, x: Sizes, weight: Sizes, stride: Any, padding: Any, dilation: Any, groups: int
+    op: str, x: Sizes, weight: Sizes, stride: Any, padding: Any, dilation: Any, groups: int, last: bool
 ) -> tuple[Geometry, Sizes]:
     (n, c, *extent), (k, c_group, *window) = x, weight
+    if last:
+        n, *extent, c = x
     axes = len(extent)
     stride, dilation = sizes(op, "stride", stride, 1, axes), sizes(op, "dilation", dilation, 1, axes)
     if 0 in weight:
@@ -104,9 +119,13 @@ def _settled(
     if groups < 1 or k % groups or c % groups:
         raise ValueError(
             f"[{op}] groups is {groups}, expected a divisor of x's {c} channels and weight's {k} filters"
+            f"{_in_layout(axes, last)}"
         )
     if c != c_group * groups:
-        raise ValueError(f"[{op}] x has {c} channels, weight expects {c_group * groups} (groups={groups})")
+        raise ValueError(
+            f"[{op}] x has {c} channels, weight expects {c_group * groups} (groups={groups})"
+            f"{_in_layout(axes, last)}"
+        )
     reach = tuple(step * (size - 1) for step, size in zip(dilation, window))
     before, total = _padded(op, padding, stride, reach)
     padded = tuple(size + more for size, more in zip(extent, total))
@@ -117,7 +136,12 @@ def _settled(
             f"more than the padded input {padded}"
         )
     out = (size // step + 1 for size, step in zip(room, stride))
-    return Geometry(stride, before, dilation, groups), (n, k, *out)
+    return Geometry(stride, before, dilation, groups, int(last)), (n, *out, k) if last else (n, k, *out)
+
+
+def _in_layout(axes: int, last: bool) -> str:
+    """How to name the layout in an error: an image in the other one has another number of channels."""
+    return "" if axes != 2 else " in layout NHWC" if last else " in layout NCHW"
 
 
 def _padded(op: str, padding: Any, stride: Sizes, reach: Sizes) -> tuple[Sizes, Sizes]:
@@ -179,7 +203,7 @@ def settle_transposed(
     return Geometry(stride, before, dilation, groups), (n, k_group * groups, *out)
 
 
-# The products of two axes
+# The products of two axes; in layout 1 images are [N, H, W, C] and [N, P, Q, K]
 
 
 def forward(
@@ -195,13 +219,15 @@ def forward(
     overwritten.
     """
     if y.size:
+        *windows, layout = geometry
         run(
             "conv2d_forward",
             conv2d_forward,
             (x, weight, bias, residual),
             y,
-            *geometry,
+            *windows,
             kind,
+            layout,
             precision=precisions.current(),
             algorithm=algorithms.current(),
         )

@@ -12,6 +12,24 @@ from typing import Any
 from fastarch.ops import _patches
 from fastarch.ops._boundary import Array
 from fastarch.ops._elementwise import activation_forward
+from fastarch.ops._products import linear_backward_input, linear_backward_weight, linear_forward
+
+
+def _planes(layout: int, *images: Any) -> tuple[Any, ...]:
+    """Views of images as [N, C, H, W]: all that is read or written here goes through strides."""
+    return images if layout == 0 else tuple(None if x is None else x.transpose(0, 3, 1, 2) for x in images)
+
+
+def _is_dense(
+    layout: int, x: Array, weight: Array, y: Array, stride: tuple[int, int], padding: tuple[int, int]
+) -> bool:
+    """Whether it is a product of dense matrices, a row for each pixel of channels-last images."""
+    same = stride == (1, 1) and padding == (0, 0) and x.shape[:3] == y.shape[:3]
+    return layout == 1 and same and weight.shape[1:] == (x.shape[3], 1, 1)
+
+
+def _rows(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
 
 
 def conv2d_forward(
@@ -25,11 +43,15 @@ def conv2d_forward(
     dilation: tuple[int, int],
     groups: int,
     kind: int,
+    layout: int,
     xp: Any,
 ) -> None:
     """x [N, C, H, W], weight [K, C/groups, R, S], bias [K] or None; residual (or None) and y [N, K, P, Q], y
-    overwritten.
+    overwritten. In layout 1 images are [N, H, W, C] and [N, P, Q, K], here and below.
     """
+    if residual is None and _is_dense(layout, x, weight, y, stride, padding):
+        return linear_forward(_rows(x), weight[:, :, 0, 0], bias, _rows(y), kind, xp)
+    x, residual, y = _planes(layout, x, residual, y)
     k = weight.shape[0]
     plan = _patches.Plan(x.shape, weight.shape, y.shape, stride, padding, dilation, x)
     filters = weight.reshape(groups, k // groups, -1)
@@ -59,9 +81,13 @@ def conv2d_backward_input(
     padding: tuple[int, int],
     dilation: tuple[int, int],
     groups: int,
+    layout: int,
     xp: Any,
 ) -> None:
     """dy [N, K, P, Q], weight [K, C/groups, R, S]; dx [N, C, H, W], overwritten."""
+    if _is_dense(layout, dx, weight, dy, stride, padding):
+        return linear_backward_input(_rows(dy), weight[:, :, 0, 0], _rows(dx), xp)
+    dy, dx = _planes(layout, dy, dx)
     k = weight.shape[0]
     plan = _patches.Plan(dx.shape, weight.shape, dy.shape, stride, padding, dilation, dy, True)
     filters = weight.reshape(groups, k // groups, -1).swapaxes(1, 2)
@@ -85,9 +111,13 @@ def conv2d_backward_weight(
     padding: tuple[int, int],
     dilation: tuple[int, int],
     groups: int,
+    layout: int,
     xp: Any,
 ) -> None:
     """dy [N, K, P, Q], x [N, C, H, W]; dw [K, C/groups, R, S] and db [K] (or None), overwritten."""
+    if _is_dense(layout, x, dw, dy, stride, padding):
+        return linear_backward_weight(_rows(dy), _rows(x), dw[:, :, 0, 0], db, xp)
+    dy, x = _planes(layout, dy, x)
     k = dw.shape[0]
     plan = _patches.Plan(x.shape, dw.shape, dy.shape, stride, padding, dilation, x)
     # The taller operand goes first: BLAS is faster that way.

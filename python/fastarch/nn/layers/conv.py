@@ -9,7 +9,7 @@ import numpy as np
 
 from fastarch.nn import functional as F
 from fastarch.nn import init
-from fastarch.nn.layers.checks import check_activation, check_positive, paddings, sizes
+from fastarch.nn.layers.checks import check_activation, check_layout, check_positive, paddings, sizes
 from fastarch.nn.module import Module, Parameter
 from fastarch.tensors import Tensor
 
@@ -97,6 +97,7 @@ class _Convolution(_Layer):
         padding_mode: str = "zeros",
         *,
         activation: str | None = None,
+        layout: str = "NCHW",
         dtype: Any = np.float32,
     ) -> None:
         name = type(self).__name__
@@ -108,6 +109,9 @@ class _Convolution(_Layer):
         padding = padding if named else paddings(name, padding, self.axes)
         self.padding_mode = padding_mode
         self.activation = check_activation(name, activation)
+        self.layout = check_layout(name, layout)
+        if layout != "NCHW" and self.axes != 2:
+            raise ValueError(f"[{name}] layout must be 'NCHW' but for Conv2d, got {layout!r}")
         self._build(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, dtype)
         if padding == "same" and max(self.stride) != 1:
             raise ValueError(f"[{name}] padding 'same' needs stride 1, got {self.stride}")
@@ -118,7 +122,8 @@ class _Convolution(_Layer):
     def _convolve(self, x: Any, **more: Any) -> Tensor:
         padding = self.padding
         if self.padding_mode != "zeros":
-            x, padding = F.pad(x, self._ends(), _PAD[self.padding_mode]), 0
+            inner = [0, 0] if self.layout == "NHWC" else []  # channels are not padded
+            x, padding = F.pad(x, [*inner, *self._ends()], _PAD[self.padding_mode]), 0
         call = getattr(F, f"conv{self.axes}d")
         return call(
             x,
@@ -149,6 +154,8 @@ class _Convolution(_Layer):
             text += f", padding_mode={self.padding_mode}"
         if self.activation is not None:
             text += f", activation={self.activation!r}"
+        if self.layout != "NCHW":
+            text += f", layout={self.layout!r}"
         return text
 
 
@@ -173,14 +180,15 @@ class Conv2d(_Convolution):
     weight is [out_channels, in_channels/groups, R, S], bias [out_channels]; both start uniform in
     +-1/sqrt(in_channels/groups R S), as in PyTorch. activation: None, "relu", "tanh" or "sigmoid", computed
     with the convolution in one pass. Calling the layer takes a `residual` of the output's shape, added before
-    the activation in the same pass. Raises ValueError for sizes that are not positive or that groups does not
-    divide.
+    the activation in the same pass. layout "NHWC": images are [N, H, W, in_channels] and [N, P, Q,
+    out_channels]; the weight, and so the state dict, is the same. Raises ValueError for sizes that are not
+    positive or that groups does not divide.
     """
 
     axes = 2
 
     def forward(self, x: Any, residual: Any = None) -> Tensor:
-        return self._convolve(x, residual=residual)
+        return self._convolve(x, residual=residual, layout=self.layout)
 
 
 class Conv3d(_Convolution):
