@@ -57,6 +57,7 @@ void product(const CallSite& name, const Problem& problem, const Shape& shape, b
 }  // namespace
 
 bool set_wgmma(bool on) { return wgmma_switch().exchange(on); }
+int64_t wgmma_products() { return wgmma_count(); }
 
 template <class T>
 void linear_forward(const T* x, const T* weight, const T* bias, T* y, int64_t m, int64_t in, int64_t out,

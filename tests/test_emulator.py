@@ -125,6 +125,7 @@ OPERATIONS = {
         "warpgroup_products",
     ],
     "wgmma": ["pieces", "what_it_takes"],
+    "wgmma_pixels": ["convolutions", "convolutions_in_slices", "what_pixels_it_leaves"],
 }
 
 

@@ -1,4 +1,6 @@
-"""The multiply that only sm_90a has, forced on under linear layers: in the emulator, and on such a GPU.
+"""The multiply that only sm_90a has, forced on under linear layers and convolution.
+
+In the emulator, and on a GPU of compute capability 9.0 (elsewhere it would take nothing).
 
 What it takes and what it leaves alone is in ``tests/emulator/wgmma.cpp``.
 """
@@ -67,9 +69,11 @@ def close(found: np.ndarray, expected: np.ndarray, dtype: str, scale: float | No
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_forward(backend: Backend, forced: Any, shape: Any, dtype: str, activation: str | None) -> None:
     x, weight, _, bias = made(shape, dtype)
+    before = forced.wgmma_products()
     with fa.precision("tf32"):
         call = {"x": x, "weight": weight, "bias": bias, "activation": activation}
         y = backend.host(backend.call("linear", {k: backend.put(v) for k, v in call.items()}))
+    assert forced.wgmma_products() == before + 1
     expected = rounded(x, dtype) @ rounded(weight, dtype).T + bias.astype(np.float64)
     close(y, np.tanh(expected) if activation else expected, dtype, np.abs(expected).max())
 
@@ -81,9 +85,11 @@ def test_gradients(backend: Backend, forced: Any, shape: Any, dtype: str, multip
     if backend.name == "emulator":
         forced.set_multiprocessors(multiprocessors)
     x, weight, dy, _ = made(shape, dtype)
+    before = forced.wgmma_products()
     with fa.precision("tf32"):
         call = {"dy": backend.put(dy), "x": backend.put(x), "weight": backend.put(weight)}
         dx, dw, db = (backend.host(a) for a in backend.call("linear_backward", call))
+    assert forced.wgmma_products() == before + (0 if dtype == "float32" else 2)  # no turned operands of tf32
     wide_x, wide_weight, wide_dy = (rounded(a, dtype) for a in (x, weight, dy))
     close(dx, wide_dy @ wide_weight, dtype)
     close(dw, wide_dy.T @ wide_x, dtype)
@@ -117,8 +123,10 @@ def test_operands_that_start_anywhere(backend: Backend, forced: Any) -> None:
     room = backend.put(np.zeros(x.size + 1, x.dtype))
     room[1:] = backend.put(x).ravel()
     moved = room[1:].reshape(x.shape)
+    before = forced.wgmma_products()
     with fa.backend(backend.name):
         y, expected = fa.ops.linear(moved, backend.put(weight)), x.astype(float) @ weight.astype(float).T
+    assert forced.wgmma_products() == before
     close(backend.host(y), expected, "float16")
 
 

@@ -33,6 +33,8 @@ void bind_device(py::module_& m) {
         "Whether products may take the multiply of sm_90a alone, as FASTARCH_WGMMA says at first; returns "
         "what was so "
         "before.");
+  m.def("wgmma_products", &device::wgmma_products,
+        "How many products have taken the multiply of sm_90a so far.");
   m.def("runtime_version", &device::runtime_version);
   m.def("driver_version", &device::driver_version);
 }

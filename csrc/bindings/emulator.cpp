@@ -62,4 +62,6 @@ void bind_emulator(py::module_& m) {
   m.def("forget_launch_times", &emulator::forget_launch_times,
         "Launches take a microsecond, and a nanosecond more for each thread, as at first.");
   m.def("launch_count", &emulator::launch_count, "The launches so far.");
+  m.def("wgmma_products", &fastarch::cuda::wgmma_products,
+        "How many products have taken the multiply of sm_90a so far.");
 }

@@ -27,6 +27,8 @@ void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, in
 // Whether products may take the multiply that only sm_90a has (gemm/wgmma.h), which is not the default: what
 // the environment variable FASTARCH_WGMMA said at first. Returns what was so before.
 bool set_wgmma(bool on);
+// How many products have taken it in this process.
+int64_t wgmma_products();
 
 }  // namespace cuda
 

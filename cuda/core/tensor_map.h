@@ -8,6 +8,7 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <type_traits>
 
 #include "core/launch.h"
@@ -41,6 +42,25 @@ inline bool mappable(const void* data, int64_t pitch) {
   return reinterpret_cast<uintptr_t>(data) % 16 == 0 && pitch % 16 == 0;
 }
 
+#if !defined(FASTARCH_EMULATOR)
+// A function of the driver, which this library is not linked to.
+template <class Function>
+Function driver_function(const CallSite& site, const char* name) {
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult found{};
+  check_cuda(cudaGetDriverEntryPointByVersion(name, &function, 12000, cudaEnableDefault, &found),
+             "cudaGetDriverEntryPointByVersion", site);
+  if (found != cudaDriverEntryPointSuccess)
+    throw std::runtime_error(concat("[", site.name, "] the driver has no ", name));
+  return reinterpret_cast<Function>(function);
+}
+
+template <class T>
+constexpr CUtensorMapDataType kMapType = std::is_same_v<T, float>     ? CU_TENSOR_MAP_DATA_TYPE_TFLOAT32
+                                         : std::is_same_v<T, float16> ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                                                      : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+#endif
+
 // T: float, float16 or bfloat16. The first axis's box has 128 bytes. Throws std::runtime_error where the
 // driver refuses: an address or a pitch that is no multiple of 16, extents above 2^32, a box above 256.
 template <class T, int Axes>
@@ -56,23 +76,10 @@ TensorMap make_tensor_map(const CallSite& site, const T* data, const TensorAxis 
   check_cuda(emulator::encode_tensor_map(map), "cuTensorMapEncodeTiled", site);
   return map;
 #else
-  // The function is the driver's, which this library is not linked to.
   using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                               const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
                               CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-  static const Encode encode = [&site] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult found{};
-    check_cuda(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault,
-                                                &found),
-               "cudaGetDriverEntryPointByVersion", site);
-    if (found != cudaDriverEntryPointSuccess)
-      throw std::runtime_error(concat("[", site.name, "] the driver has no cuTensorMapEncodeTiled"));
-    return reinterpret_cast<Encode>(function);
-  }();
-  constexpr CUtensorMapDataType kType = std::is_same_v<T, float>     ? CU_TENSOR_MAP_DATA_TYPE_TFLOAT32
-                                        : std::is_same_v<T, float16> ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                                                                     : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+  static const auto encode = driver_function<Encode>(site, "cuTensorMapEncodeTiled");
   cuuint64_t extents[Axes], pitches[Axes - 1];
   cuuint32_t box[Axes], steps[Axes];
   for (int i = 0; i < Axes; ++i) {
@@ -82,13 +89,84 @@ TensorMap make_tensor_map(const CallSite& site, const T* data, const TensorAxis 
     steps[i] = 1;
   }
   CUtensorMap map;
-  const CUresult status = encode(&map, kType, Axes, const_cast<T*>(data), extents, pitches, box, steps,
+  const CUresult status = encode(&map, kMapType<T>, Axes, const_cast<T*>(data), extents, pitches, box, steps,
                                  CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (status != CUDA_SUCCESS)
     throw std::runtime_error(concat("[", site.name, "] cuTensorMapEncodeTiled failed with ",
                                     static_cast<int>(status), " for ", axes[0].extent, " x ", axes[1].extent,
                                     " elements"));
+  return map;
+#endif
+}
+
+// A map of images x [N, H, W, C] for load_pixels(): boxes of 128 bytes of channels of `pixels` pixels that
+// follow each other in (n, h, w). Such a sequence of base pixels runs, `stride` apart, from `first` (a
+// position may lie outside of the image) to the last one before `last + 1`, in every row and every image.
+struct PixelAxis {
+  int64_t extent;           // of the image
+  int first, last, stride;  // of the base pixels
+};
+
+// A map has corners: the first base pixel, and where the last one may be at most, as from the image's last
+// pixel. That may be less than a stride too far.
+inline int64_t upper_corner(const PixelAxis& h, const PixelAxis& w) {
+  return std::max(h.last - (h.extent - 1), w.last - (w.extent - 1));
+}
+
+// What the driver takes of two axes. Its manual and its users do not agree on the corners' order, so they are
+// to be the same for both.
+inline bool mappable(const PixelAxis& h, const PixelAxis& w) {
+  constexpr int kLeastCorner = -128, kMostCorner = 127, kMostStride = 8;
+  const int64_t upper = upper_corner(h, w);
+  const auto fits = [](int64_t corner) { return corner >= kLeastCorner && corner <= kMostCorner; };
+  const auto ends = [&](const PixelAxis& axis) { return upper + axis.extent - 1 < axis.last + axis.stride; };
+  return h.first == w.first && fits(h.first) && fits(upper) && ends(h) && ends(w) &&
+         h.stride <= kMostStride && w.stride <= kMostStride;
+}
+
+template <class T>
+TensorMap make_pixel_map(const CallSite& site, const T* x, int64_t images, const PixelAxis& h,
+                         const PixelAxis& w, int64_t channels, int pixels) {
+  constexpr int kChannels = kBoxRowBytes / sizeof(T);
+  const int64_t pixel_pitch = channels * static_cast<int64_t>(sizeof(T));
+  const int corner = h.first, upper = static_cast<int>(upper_corner(h, w));
+#if defined(FASTARCH_EMULATOR)
+  TensorMap map{reinterpret_cast<const char*>(x),
+                4,
+                sizeof(T),
+                std::is_same_v<T, float>,
+                {channels, w.extent, h.extent, images},
+                {0, pixel_pitch, pixel_pitch * w.extent, pixel_pitch * w.extent * h.extent},
+                {kChannels, pixels, 1, 1}};
+  map.is_pixels = true;
+  map.lower = corner;
+  map.upper = upper;
+  map.stride_w = w.stride;
+  map.stride_h = h.stride;
+  check_cuda(emulator::encode_tensor_map(map), "cuTensorMapEncodeIm2col", site);
+  return map;
+#else
+  using Encode =
+      CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*,
+                   const int*, const int*, cuuint32_t, cuuint32_t, const cuuint32_t*, CUtensorMapInterleave,
+                   CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+  static const auto encode = driver_function<Encode>(site, "cuTensorMapEncodeIm2col");
+  const cuuint64_t extents[4] = {static_cast<cuuint64_t>(channels), static_cast<cuuint64_t>(w.extent),
+                                 static_cast<cuuint64_t>(h.extent), static_cast<cuuint64_t>(images)};
+  const auto pitch = static_cast<cuuint64_t>(pixel_pitch);
+  const cuuint64_t pitches[3] = {pitch, pitch * extents[1], pitch * extents[1] * extents[2]};
+  const int lower_corner[2] = {corner, corner}, upper_corner[2] = {upper, upper};
+  const cuuint32_t steps[4] = {1, static_cast<cuuint32_t>(w.stride), static_cast<cuuint32_t>(h.stride), 1};
+  CUtensorMap map;
+  const CUresult status = encode(&map, kMapType<T>, 4, const_cast<T*>(x), extents, pitches, lower_corner,
+                                 upper_corner, kChannels, static_cast<cuuint32_t>(pixels), steps,
+                                 CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (status != CUDA_SUCCESS)
+    throw std::runtime_error(concat("[", site.name, "] cuTensorMapEncodeIm2col failed with ",
+                                    static_cast<int>(status), " for images of ", h.extent, " x ", w.extent,
+                                    " x ", channels));
   return map;
 #endif
 }
@@ -127,6 +205,26 @@ __device__ __forceinline__ void load_box(void* to, const TensorMap& map, uint64_
 #undef FASTARCH_LOAD_BOX
 #else
   static_cast<void>(at);
+  __trap();
+#endif
+}
+
+// The same for the box of pixels that begins with channel c of the base pixel (n, h, w); every pixel is read
+// (offset_h, offset_w) beyond its base, 0 to 255.
+__device__ __forceinline__ void load_pixels(void* to, const TensorMap& map, uint64_t* barrier, int c, int w,
+                                            int h, int n, int offset_w, int offset_h) {
+#if defined(FASTARCH_EMULATOR)
+  const int at[4] = {c, w, h, n};
+  emulator::load_box({"load_pixels", __builtin_FILE(), __builtin_LINE()}, to, map, barrier, at, 4, offset_w,
+                     offset_h);
+#elif defined(FASTARCH_SM90A)
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%0], "
+      "[%1, {%3, %4, %5, %6}], [%2], {%7, %8};" ::"r"(shared_address(to)),
+      "l"(reinterpret_cast<uint64_t>(&map)), "r"(shared_address(barrier)), "r"(c), "r"(w), "r"(h), "r"(n),
+      "h"(static_cast<uint16_t>(offset_w)), "h"(static_cast<uint16_t>(offset_h))
+      : "memory");
+#else
   __trap();
 #endif
 }

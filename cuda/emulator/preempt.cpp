@@ -75,6 +75,13 @@ void __tsan_atomic8_store(volatile char* address, char value, int) {
 char __tsan_atomic8_exchange(volatile char* address, char value, int) {
   return __atomic_exchange_n(address, value, __ATOMIC_SEQ_CST);
 }
+// A counter of the host's.
+int64_t __tsan_atomic64_load(const volatile int64_t* address, int) {
+  return __atomic_load_n(address, __ATOMIC_SEQ_CST);
+}
+int64_t __tsan_atomic64_fetch_add(volatile int64_t* address, int64_t value, int) {
+  return __atomic_fetch_add(address, value, __ATOMIC_SEQ_CST);
+}
 void* __tsan_memcpy(void* to, const void* from, size_t bytes) { return std::memcpy(to, from, bytes); }
 void* __tsan_memmove(void* to, const void* from, size_t bytes) { return std::memmove(to, from, bytes); }
 void* __tsan_memset(void* to, int byte, size_t bytes) { return std::memset(to, byte, bytes); }

@@ -65,6 +65,7 @@ struct Transfer {
   TensorMap map;
   int coordinates[TensorMap::kMostAxes];
   uint64_t* barrier;
+  int offset_w, offset_h;
 };
 
 // A barrier in shared memory: the current phase, and what it still waits for.
@@ -185,7 +186,7 @@ class Scheduler {
   void arrive_mbarrier(const Site& site, uint64_t* word, uint32_t expected_bytes);
   void wait_mbarrier(const Site& site, uint64_t* word, uint32_t parity);
   void load_box(const Site& site, void* to, const TensorMap& map, uint64_t* barrier, const int* coordinates,
-                int axes);
+                int axes, int offset_w, int offset_h);
   void named_barrier(const Site& site, int id, int threads);
 
   Thread& thread_at(const Site& site) const;  // the running one; throws Fault outside a kernel

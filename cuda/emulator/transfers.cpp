@@ -51,6 +51,17 @@ void read_element(const TensorMap& map, const int64_t* position, char* to) {
   }
 }
 
+// From base pixel (w, h, n) to the one that follows it.
+void next_pixel(const TensorMap& map, int64_t (&base)[3]) {
+  base[0] += map.stride_w;
+  if (base[0] < map.extent[1] + map.upper) return;
+  base[0] = map.lower;
+  base[1] += map.stride_h;
+  if (base[1] < map.extent[2] + map.upper) return;
+  base[1] = map.lower;
+  ++base[2];
+}
+
 }  // namespace
 
 cudaError_t encode_tensor_map(const TensorMap& map) {
@@ -71,6 +82,12 @@ cudaError_t encode_tensor_map(const TensorMap& map) {
       return refuse("axis ", i, " has a pitch of ", map.pitch[i],
                     " bytes, expected a multiple of 16 below 2^40");
   }
+  const auto corner = [](int at) { return at >= -128 && at <= 127; };
+  const auto stride = [](int step) { return step >= 1 && step <= 8; };
+  if (map.is_pixels &&
+      !(corner(map.lower) && corner(map.upper) && stride(map.stride_w) && stride(map.stride_h)))
+    return refuse("pixels from ", map.lower, " to ", map.upper, " in steps of (", map.stride_h, ", ",
+                  map.stride_w, "), expected corners of -128 to 127 and steps of 1 to 8");
   return cudaSuccess;
 }
 
@@ -133,15 +150,19 @@ void Scheduler::wait_mbarrier(const Site& site, uint64_t* word, uint32_t parity)
 }
 
 void Scheduler::load_box(const Site& site, void* to, const TensorMap& map, uint64_t* barrier,
-                         const int* coordinates, int axes) {
+                         const int* coordinates, int axes, int offset_w, int offset_h) {
   const Mode mode(false);
   Thread& self = thread_at(site);
   memory_barrier(self, site, barrier);
   if (axes != map.axes) fail(self, text(site), ": ", axes, " coordinates of a tensor of ", map.axes, " axes");
+  const auto fits = [&](int offset) { return map.is_pixels ? offset >= 0 && offset <= 255 : offset == -1; };
+  if (!fits(offset_w) || !fits(offset_h))
+    fail(self, text(site), ": offsets (", offset_h, ", ", offset_w,
+         "), expected 0 to 255 for pixels, else none");
   if (offset_in(self, site, to) % kSwizzleBytes != 0)
     fail(self, text(site), ": the destination's address is not a multiple of ", kSwizzleBytes);
   offset_in(self, site, static_cast<char*>(to) + box_bytes(map) - 1);
-  Transfer transfer{self.block, &self, site, static_cast<char*>(to), map, {}, barrier};
+  Transfer transfer{self.block, &self, site, static_cast<char*>(to), map, {}, barrier, offset_w, offset_h};
   std::copy_n(coordinates, axes, transfer.coordinates);
   std::memset(to, 0xFF, static_cast<size_t>(box_bytes(map)));
   transfers_.push_back(transfer);
@@ -156,11 +177,18 @@ void Scheduler::deliver(uint32_t number) {
   const TensorMap& map = transfer.map;
   const int64_t count = box_bytes(map) / map.element_bytes;
   const int64_t first = transfer.to - transfer.block->shared;
+  int64_t base[3] = {transfer.coordinates[1], transfer.coordinates[2], transfer.coordinates[3]};  // of pixels
   for (int64_t i = 0; i < count; ++i) {
     int64_t position[TensorMap::kMostAxes], rest = i;
     for (int axis = 0; axis < map.axes; ++axis) {
       position[axis] = transfer.coordinates[axis] + rest % map.box[axis];
       rest /= map.box[axis];
+    }
+    if (map.is_pixels) {
+      if (i > 0 && i % map.box[0] == 0) next_pixel(map, base);
+      position[1] = base[0] + transfer.offset_w;
+      position[2] = base[1] + transfer.offset_h;
+      position[3] = base[2];
     }
     const int64_t address = first + i * map.element_bytes;
     read_element(map, position, transfer.block->shared + (address ^ ((address >> 7 & 7) << 4)));
@@ -244,8 +272,8 @@ void wait_mbarrier(const Site& site, uint64_t* barrier, uint32_t parity) {
   scheduler.wait_mbarrier(site, barrier, parity);
 }
 void load_box(const Site& site, void* to, const TensorMap& map, uint64_t* barrier, const int* coordinates,
-              int axes) {
-  scheduler.load_box(site, to, map, barrier, coordinates, axes);
+              int axes, int offset_w, int offset_h) {
+  scheduler.load_box(site, to, map, barrier, coordinates, axes, offset_w, offset_h);
 }
 void named_barrier(const Site& site, int id, int threads) { scheduler.named_barrier(site, id, threads); }
 

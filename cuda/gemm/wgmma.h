@@ -33,6 +33,12 @@ inline std::atomic<bool>& wgmma_switch() {
   return on;
 }
 
+// How many products took it so far: for tests, whose results the other ways would give as well.
+inline std::atomic<int64_t>& wgmma_count() {
+  static std::atomic<int64_t> count = 0;
+  return count;
+}
+
 // Whether the device has the instructions, and this build code with them.
 inline bool has_wgmma() {
 #if defined(FASTARCH_EMULATOR) || defined(FASTARCH_BUILT_FOR_SM90A)
@@ -80,31 +86,13 @@ struct WgmmaTiles {
 
 // An operand's share of a stage, as copies bring it: rows of 128 bytes are lines along k, or values of k with
 // the lines side by side, as many as a row holds; then the further lines lie behind those, block by block.
-template <class T, int Lines, bool AlongK>
+template <class T, bool AlongK>
 struct WgmmaPanel {
+  static constexpr bool kAlongK = AlongK;
   static constexpr int kDepth = kBoxRowBytes / sizeof(T), kAcross = kBoxRowBytes / sizeof(T);
   static constexpr int kBlock = kDepth * kBoxRowBytes;     // bytes of kAcross lines that lie across
   static constexpr int kPattern = 8 * kBoxRowBytes;        // see core/warpgroup.h
   static constexpr int kStep = kProductBytes / sizeof(T);  // values of k in a product
-
-  static TensorMap map(const CallSite& name, const Matrix<T, AlongK>& matrix, int64_t k) {
-    const int64_t pitch = matrix.pitch * static_cast<int64_t>(sizeof(T));
-    if constexpr (AlongK)
-      return make_tensor_map(name, matrix.data, {{k, sizeof(T), kDepth}, {matrix.lines, pitch, Lines}});
-    else
-      return make_tensor_map(name, matrix.data, {{matrix.lines, sizeof(T), kAcross}, {k, pitch, kDepth}});
-  }
-
-  __device__ static __forceinline__ void load(char* panel, const TensorMap& map, uint64_t* full, int line,
-                                              int k) {
-    if constexpr (AlongK) {
-      load_box(panel, map, full, k, line);
-    } else {
-#pragma unroll
-      for (int i = 0; i < Lines / kAcross; ++i)
-        load_box(panel + i * kBlock, map, full, line + i * kAcross, k);
-    }
-  }
 
   // Of the first product of a stage, for lines from `line` on; the next one's is kAdvance on.
   __device__ static __forceinline__ uint64_t descriptor(const char* panel, int line) {
@@ -112,6 +100,47 @@ struct WgmmaPanel {
                               AlongK ? 0 : kBlock, kPattern);
   }
   static constexpr uint32_t kAdvance = AlongK ? kProductBytes : kStep * kBoxRowBytes;
+};
+
+// What brings an operand, made on the host by a source's boxes<Lines>(): load(panel, full, line, step) starts
+// the copies of lines from `line` on, of the step's 128 bytes of k. Here those of a matrix.
+template <class T, int Lines, bool AlongK>
+struct MatrixBoxes {
+  using Panel = WgmmaPanel<T, AlongK>;
+  TensorMap map;
+
+  __device__ __forceinline__ void load(char* panel, uint64_t* full, int line, int step) const {
+    const int k = step * Panel::kDepth;
+    if constexpr (AlongK) {
+      load_box(panel, map, full, k, line);
+    } else {
+#pragma unroll
+      for (int i = 0; i < Lines / Panel::kAcross; ++i)
+        load_box(panel + i * Panel::kBlock, map, full, line + i * Panel::kAcross, k);
+    }
+  }
+};
+
+template <class T, bool AlongK>
+struct MatrixSource {
+  using Value = T;
+  static constexpr bool kAlongK = AlongK;
+  Matrix<T, AlongK> matrix;
+  int64_t k;
+
+  bool mappable() const {
+    return cuda::mappable(matrix.data, matrix.pitch * static_cast<int64_t>(sizeof(T)));
+  }
+
+  template <int Lines>
+  MatrixBoxes<T, Lines, AlongK> boxes(const CallSite& name) const {
+    constexpr int kRow = kBoxRowBytes / sizeof(T);
+    const int64_t pitch = matrix.pitch * static_cast<int64_t>(sizeof(T));
+    if constexpr (AlongK)
+      return {make_tensor_map(name, matrix.data, {{k, sizeof(T), kRow}, {matrix.lines, pitch, Lines}})};
+    else
+      return {make_tensor_map(name, matrix.data, {{matrix.lines, sizeof(T), kRow}, {k, pitch, kRow}})};
+  }
 };
 
 // Where piece `number` is, in the order of Place::of_block().
@@ -196,17 +225,15 @@ __device__ __forceinline__ void store_warp(const float (&sum)[Tile::kSums], floa
 
 // Grid: a block for each multiprocessor, or for each piece where there are fewer. Pieces are numbered as
 // multiply_kernel's blocks, and partial sums go where that one's do.
-template <class Tile, class Problem>
+template <class Tile, class Problem, class BoxesA, class BoxesB>
 __global__ void __launch_bounds__(Tile::kThreads, 1)
-    wgmma_kernel(const Problem problem, const Schedule schedule, uint32_t pieces,
-                 const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b,
+    wgmma_kernel(const Problem problem, const Schedule schedule, uint32_t pieces, int steps,
+                 const __grid_constant__ BoxesA boxes_a, const __grid_constant__ BoxesB boxes_b,
                  float* partials, float* row_partials) {
 #if defined(FASTARCH_EMULATOR) || defined(FASTARCH_SM90A)
   using T = typename Tile::Value;
-  constexpr bool kAAlongK = decltype(Problem::Parts::a)::kAlongK;
-  constexpr bool kBAlongK = decltype(Problem::Parts::b)::kAlongK;
-  using PanelA = WgmmaPanel<T, Tile::kRows, kAAlongK>;
-  using PanelB = WgmmaPanel<T, Tile::kColumns, kBAlongK>;
+  using PanelA = typename BoxesA::Panel;
+  using PanelB = typename BoxesB::Panel;
   FASTARCH_DYNAMIC_SHARED(char, room);
   FASTARCH_SHARED(uint64_t, full, [Tile::kStages]);
   FASTARCH_SHARED(uint64_t, empty, [Tile::kStages]);
@@ -225,30 +252,30 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
 
   const auto operands = problem.at(0);
   RingPlace<Tile::kStages> place_in_ring;
-  const auto slice_of = [&](const Place& place, auto&& step) {  // step(k), for each stage's worth of k
-    const int64_t first = place.split * schedule.slice;
-    const int64_t end = first + schedule.slice < operands.k ? first + schedule.slice : operands.k;
+  const auto slice_of = [&](const Place& place, auto&& take) {  // take(step), one after the other
+    const int first = static_cast<int>(place.split * schedule.slice);
+    const int end = first + schedule.slice < steps ? static_cast<int>(first + schedule.slice) : steps;
 #pragma unroll 1
-    for (int k = static_cast<int>(first); k < static_cast<int>(end); k += Tile::kDepth) step(k);
+    for (int step = first; step < end; ++step) take(step);
   };
 
   if (warpgroup == Tile::kConsumers) {
     give_registers<40>();
     if (threadIdx.x != Tile::kConsumers * kWarpgroup) return;
-    prefetch_map(map_a);
-    prefetch_map(map_b);
+    prefetch_map(boxes_a.map);
+    prefetch_map(boxes_b.map);
 #pragma unroll 1
     for (uint32_t piece = blockIdx.x; piece < pieces; piece += gridDim.x) {
       const Place place = place_of(schedule, piece);
       const int line_a = static_cast<int>(place.tile_m) * Tile::kRows,
                 line_b = static_cast<int>(place.tile_n) * Tile::kColumns;
-      slice_of(place, [&](int k) {
+      slice_of(place, [&](int step) {
         const int stage = place_in_ring.stage;
         char* const panels = stages + stage * Tile::kStageBytes;
         wait_barrier(&empty[stage], place_in_ring.parity ^ 1);
         arrive_expecting(&full[stage], Tile::kStageBytes);
-        PanelA::load(panels, map_a, &full[stage], line_a, k);
-        PanelB::load(panels + Tile::kPanelA, map_b, &full[stage], line_b, k);
+        boxes_a.load(panels, &full[stage], line_a, step);
+        boxes_b.load(panels + Tile::kPanelA, &full[stage], line_b, step);
         place_in_ring.advance();
       });
     }
@@ -279,9 +306,9 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
         fence_products();
 #pragma unroll
         for (int i = 0; i < Tile::kDepth / PanelA::kStep; ++i)
-          multiply_async<Tile::kType, kAAlongK, kBAlongK>(sum, advance_operand(a, i * PanelA::kAdvance),
-                                                          advance_operand(b, i * PanelB::kAdvance),
-                                                          begun || i > 0);
+          multiply_async<Tile::kType, PanelA::kAlongK, PanelB::kAlongK>(
+              sum, advance_operand(a, i * PanelA::kAdvance), advance_operand(b, i * PanelB::kAdvance),
+              begun || i > 0);
         commit_products();
         if constexpr (Problem::kRowSums) {
           if (sum_rows) row_sums.add(panels + first_row / PanelA::kAcross * PanelA::kBlock);
@@ -334,7 +361,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
 // Which tile, and how many slices of k: the least of an estimate in cycles. A step takes the tensor cores'
 // time, 2048 multiply-adds of 16-bit operands a cycle or half as many of tf32, or that of its bytes on the
 // way from the second-level cache; a piece the steps of its slice and some time at both ends; slices a second
-// kernel, and their sums a way to memory and back.
+// kernel, and their sums a way to memory and back. Here k and slices count steps.
 template <class T>
 Plan plan_wgmma(const Shape& shape, int multiprocessors) {
   constexpr double kRate = sizeof(T) == 2 ? 2048 : 1024, kCacheBytes = 40, kEnds = 2000;
@@ -349,11 +376,10 @@ Plan plan_wgmma(const Shape& shape, int multiprocessors) {
         std::max(Tile::kRows * Tile::kColumns * Tile::kDepth / kRate, Tile::kStageBytes / kCacheBytes);
     for (int64_t waves = 0; waves <= kMostWaves; ++waves) {  // 0: k whole
       const int64_t splits = std::max<int64_t>(1, waves * multiprocessors / plan.blocks);
-      plan.slice = divide_up(divide_up(shape.k, splits), Tile::kDepth) * Tile::kDepth;
+      plan.slice = divide_up(shape.k, splits);
       plan.splits = divide_up(shape.k, plan.slice);
       const int64_t rounds = divide_up(plan.blocks * plan.splits, multiprocessors);
-      plan.cycles =
-          static_cast<double>(rounds) * (static_cast<double>(plan.slice / Tile::kDepth) * step + kEnds);
+      plan.cycles = static_cast<double>(rounds) * (static_cast<double>(plan.slice) * step + kEnds);
       if (plan.splits > 1) {
         const double partials = static_cast<double>(shape.m * shape.n * plan.splits);
         plan.cycles += kLaunch + 2 * partials * sizeof(float) / (kMemoryBytes * multiprocessors);
@@ -367,48 +393,64 @@ Plan plan_wgmma(const Shape& shape, int multiprocessors) {
 
 // What the instructions take at all: 16-bit operands either way around, 32-bit ones along k. Row sums are of
 // operands that lie across.
-template <class Problem, class T = typename Problem::Value>
+template <class T, bool AAlongK, bool BAlongK, bool RowSums>
 constexpr bool kWgmmaTakes =
-    kIsHalf<T> ? !Problem::kRowSums || !decltype(Problem::Parts::a)::kAlongK
-               : std::is_same_v<T, float> && !Problem::kRowSums && decltype(Problem::Parts::a)::kAlongK &&
-                     decltype(Problem::Parts::b)::kAlongK;
+    kIsHalf<T> ? !(RowSums && AAlongK) : std::is_same_v<T, float> && AAlongK && BAlongK && !RowSums;
+
+// Whether a product of this shape is asked for and worth it: float32 has to be allowed to be tf32, and less
+// than a warpgroup's product stays with mma.sync. (k counts values.)
+template <class T>
+bool wants_wgmma(const Shape& shape, Precision precision) {
+  constexpr int64_t kLeast = 64, kMost = (int64_t{1} << 31) - 256;
+  return wgmma_switch() && (kIsHalf<T> || precision == Precision::tf32) &&
+         std::min({shape.m, shape.n, shape.k}) >= kLeast && std::max({shape.m, shape.n, shape.k}) <= kMost &&
+         has_wgmma();
+}
+
+// Multiplies what the sources bring in `steps` steps; the problem's at(0) has m, n, result and row_sums.
+template <class Problem, class SourceA, class SourceB>
+void launch_wgmma(const CallSite& name, const Problem& problem, const SourceA& a, const SourceB& b, int64_t m,
+                  int64_t n, int64_t steps, bool row_sums, Stream stream) {
+  using T = typename Problem::Value;
+  ++wgmma_count();
+  const int processors = multiprocessors();
+  const Plan plan = plan_wgmma<T>({1, m, n, steps}, processors);
+  const int64_t pieces = plan.blocks * plan.splits, parts = plan.splits > 1 ? plan.splits * m : 0;
+  check(pieces < int64_t{1} << 31, name.name, "needs ", pieces, " pieces, expected fewer than 2^31");
+  const Buffer<float> partials(parts * n, stream), row_partials(row_sums ? parts : 0, stream);
+  const Schedule schedule{
+      FastDivider(plan.tiles_m), FastDivider(plan.tiles_n), FastDivider(plan.splits), plan.slice, m, n};
+  with_tile<WgmmaTiles<T>>(plan, [&]<class Tile>() {
+    const auto boxes_a = a.template boxes<Tile::kRows>(name);
+    const auto boxes_b = b.template boxes<Tile::kColumns>(name);
+    launch(name,
+           wgmma_kernel<Tile, Problem, std::decay_t<decltype(boxes_a)>, std::decay_t<decltype(boxes_b)>>,
+           dim3(static_cast<unsigned>(std::min<int64_t>(pieces, processors))), dim3(Tile::kThreads),
+           Tile::kSharedBytes, stream, problem, schedule, static_cast<uint32_t>(pieces),
+           static_cast<int>(steps), boxes_a, boxes_b, partials.data(), row_partials.data());
+  });
+  if (plan.splits > 1) {
+    constexpr int kThreads = kCombineColumns * kCombineRows;
+    launch(name, combine_kernel<Problem>, grid_for(divide_up(m * n, kCombineColumns) * kThreads, kThreads),
+           dim3(kThreads), 0, stream, problem, static_cast<const float*>(partials.data()),
+           static_cast<const float*>(row_partials.data()), static_cast<int>(plan.splits), int64_t{1}, m, n);
+  }
+}
 
 // multiply() of mma.h for a problem with a member `operands` whose a and b are Matrices: whether it took it.
-// Left to that one is what was not asked for, float32 that may not be tf32, rows that bulk copies cannot
-// start at, and what fills less than a warpgroup's product.
+// Left to that one is also what bulk copies cannot start at: rows off 16 bytes.
 template <class Problem>
 bool multiply_wgmma(const CallSite& name, const Problem& problem, const Shape& shape, bool row_sums,
                     Stream stream, Precision precision) {
-  if constexpr (kWgmmaTakes<Problem>) {
-    using T = typename Problem::Value;
-    constexpr int64_t kLeast = 64, kMost = (int64_t{1} << 31) - 256;
-    const auto& [a, b, result, m, n, k, sums] = problem.operands;
-    if (!wgmma_switch() || (!kIsHalf<T> && precision != Precision::tf32)) return false;
-    if (std::min({m, n, k}) < kLeast || std::max({m, n, k}) > kMost) return false;
-    const auto size = static_cast<int64_t>(sizeof(T));
-    if (!mappable(a.data, a.pitch * size) || !mappable(b.data, b.pitch * size) || !has_wgmma()) return false;
-
-    const int processors = multiprocessors();
-    const Plan plan = plan_wgmma<T>(shape, processors);
-    const int64_t pieces = plan.blocks * plan.splits, parts = plan.splits > 1 ? plan.splits * m : 0;
-    if (pieces >= int64_t{1} << 31) return false;
-    const Buffer<float> partials(parts * n, stream), row_partials(row_sums ? parts : 0, stream);
-    const Schedule schedule{
-        FastDivider(plan.tiles_m), FastDivider(plan.tiles_n), FastDivider(plan.splits), plan.slice, m, n};
-    with_tile<WgmmaTiles<T>>(plan, [&]<class Tile>() {
-      launch(name, wgmma_kernel<Tile, Problem>,
-             dim3(static_cast<unsigned>(std::min<int64_t>(pieces, processors))), dim3(Tile::kThreads),
-             Tile::kSharedBytes, stream, problem, schedule, static_cast<uint32_t>(pieces),
-             WgmmaPanel<T, Tile::kRows, decltype(Problem::Parts::a)::kAlongK>::map(name, a, k),
-             WgmmaPanel<T, Tile::kColumns, decltype(Problem::Parts::b)::kAlongK>::map(name, b, k),
-             partials.data(), row_partials.data());
-    });
-    if (plan.splits > 1) {
-      constexpr int kThreads = kCombineColumns * kCombineRows;
-      launch(name, combine_kernel<Problem>, grid_for(divide_up(m * n, kCombineColumns) * kThreads, kThreads),
-             dim3(kThreads), 0, stream, problem, static_cast<const float*>(partials.data()),
-             static_cast<const float*>(row_partials.data()), static_cast<int>(plan.splits), int64_t{1}, m, n);
-    }
+  using T = typename Problem::Value;
+  constexpr bool kAAlongK = decltype(Problem::Parts::a)::kAlongK;
+  constexpr bool kBAlongK = decltype(Problem::Parts::b)::kAlongK;
+  if constexpr (kWgmmaTakes<T, kAAlongK, kBAlongK, Problem::kRowSums>) {
+    const MatrixSource<T, kAAlongK> a{problem.operands.a, shape.k};
+    const MatrixSource<T, kBAlongK> b{problem.operands.b, shape.k};
+    if (!wants_wgmma<T>(shape, precision) || !a.mappable() || !b.mappable()) return false;
+    launch_wgmma(name, problem, a, b, shape.m, shape.n, divide_up(shape.k, kBoxRowBytes / sizeof(T)),
+                 row_sums, stream);
     return true;
   } else {
     return false;

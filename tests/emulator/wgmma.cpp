@@ -89,7 +89,7 @@ TEST(what_it_takes) {
   EXPECT((!takes<float, true, true, false>({64, 64, 64}, Precision::float32)));
   EXPECT((!takes<float, true, true, false>({64, 64, 64}, Precision::tf32x3)));
   EXPECT((!takes<float, true, false, false>({64, 64, 64})));
-  static_assert(!kWgmmaTakes<Product<double, true, true, false>>);
+  static_assert(!kWgmmaTakes<double, true, true, false>);
   EXPECT((!takes<bfloat16, true, true, false>({63, 64, 64})));
   EXPECT((!takes<bfloat16, true, true, false>({64, 64, 56})));
   EXPECT((!takes<bfloat16, true, true, false>({64, 64, 65})));  // rows that do not start at 16 bytes

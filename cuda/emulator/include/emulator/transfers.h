@@ -16,6 +16,10 @@ struct TensorMap {
   bool round_to_tf32;
   int64_t extent[kMostAxes], pitch[kMostAxes];  // pitch in bytes
   int box[kMostAxes];
+  // The other mode, of images [N, H, W, C]: box[1] pixels that follow each other, by strides, from the lower
+  // corner of each image to the upper one, as from its last pixel.
+  bool is_pixels = false;
+  int lower = 0, upper = 0, stride_w = 1, stride_h = 1;
 };
 
 // Refuses what the driver's manual says that cuTensorMapEncodeTiled refuses.
@@ -32,7 +36,7 @@ void wait_mbarrier(const Site& site, uint64_t* barrier, uint32_t parity);
 
 // The destination holds NaN (all bits set) until the copy arrives, at some later scheduling point.
 void load_box(const Site& site, void* to, const TensorMap& map, uint64_t* barrier, const int* coordinates,
-              int axes);
+              int axes, int offset_w = -1, int offset_h = -1);  // the offsets of pixels
 
 // bar.sync: `threads` threads of the block meet at barrier `id`.
 void named_barrier(const Site& site, int id, int threads);
