@@ -5,11 +5,9 @@
 namespace fastarch {
 
 // How a convolution may be computed where there is a choice (3x3 filters, stride and dilation 1, one group,
-// on CUDA in Layout::nchw);
-// elsewhere, and in 16-bit floats, it is computed directly.
+// on CUDA in Layout::nchw); elsewhere, and in 16-bit floats, it is computed directly.
 //   automatic  on a GPU directly; on the CPU by winograd2 where it is faster and its error bounded as
-//              float32's (cpu/winograd_choice.h),
-//              else directly
+//              float32's (cpu/winograd_choice.h), else directly
 //   direct     as the sum below
 //   winograd2  by F(2x2, 3x3): 2.25 times fewer multiplications
 //   winograd4  by F(4x4, 3x3): 4 times fewer, with about a digit less of accuracy
