@@ -140,3 +140,50 @@ def test_environment(backend: Backend, value: str) -> None:
         assert "[wgmma] FASTARCH_WGMMA is '2', expected 0 or 1" in done.stderr
     else:
         assert done.stdout.strip() == str(value == "1")
+
+
+# [N, C, H, W], K, taps of either side, stride, padding, dilation; how many of two forward passes, the input's
+# and the weight's gradient it takes, of 16-bit floats and in tf32.
+CONVOLUTIONS = [
+    ((2, 64, 9, 7), 72, 3, 1, 1, 1, 4, 3),
+    ((1, 64, 12, 13), 64, 5, 1, 2, 1, 4, 3),
+    ((2, 128, 9, 9), 80, 3, 1, 2, 2, 4, 3),
+    ((3, 72, 13, 12), 64, 3, 2, 1, 1, 2, 2),
+    ((3, 64, 11, 13), 64, 1, 2, 0, 1, 3, 2),
+    ((2, 64, 8, 9), 136, 1, 1, 0, 1, 4, 2),
+    ((2, 16, 9, 9), 64, 3, 1, 1, 1, 0, 2),
+]
+
+
+@pytest.mark.parametrize("dtype", HALF_ULP)
+@pytest.mark.parametrize("problem", CONVOLUTIONS, ids=str)
+def test_channels_last_convolution(backend: Backend, forced: Any, problem: Any, dtype: str) -> None:
+    """The three passes and the options of the forward one, against NumPy's float64."""
+    (n, c, h, w), k, taps, stride, padding, dilation, *taken = problem
+    before = forced.wgmma_products()
+    random = seeded(f"wgmma convolution {problem}")
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "layout": "NHWC"}
+    x, weight = (
+        (random.normal(size=size) * scale).astype(FLOATS[dtype])
+        for size, scale in (((n, h, w, c), 1), ((k, c, taps, taps), (c * taps * taps) ** -0.5))
+    )
+    bias = random.normal(size=k).astype(FLOATS[dtype])
+    with fa.backend("numpy"):
+        wide = [rounded(a, dtype) for a in (x, weight)]
+        expected = fa.ops.conv2d(*wide, bias.astype(np.float64), **options)
+        dy, residual = (random.normal(size=expected.shape).astype(FLOATS[dtype]) for _ in range(2))
+        gradients = fa.ops.conv2d_backward(rounded(dy, dtype), *wide, **options)
+        relu = np.maximum(expected + residual.astype(np.float64), 0)
+    put_x, put_weight, put_bias, put_dy, put_residual = map(backend.put, (x, weight, bias, dy, residual))
+    with fa.precision("tf32"), fa.backend(backend.name):
+        y = fa.ops.conv2d(put_x, put_weight, put_bias, **options)
+        same = fa.ops.conv2d(put_x, put_weight, put_bias, activation="relu", residual=put_residual, **options)
+        found = fa.ops.conv2d_backward(put_dy, put_x, put_weight, **options)
+    assert forced.wgmma_products() - before == taken[dtype == "float32"]
+    scale = np.abs(expected).max()
+    close(backend.host(y), expected, dtype, scale)
+    close(backend.host(same), relu, dtype, scale)
+    close(backend.host(found[0]), gradients[0], dtype)
+    close(backend.host(found[1]), gradients[1], dtype)
+    db = dy.astype(np.float64).sum(axis=(0, 1, 2))  # not of rounded numbers
+    close(backend.host(found[2]), db, dtype, np.abs(dy.astype(np.float64)).sum(axis=(0, 1, 2)).max())

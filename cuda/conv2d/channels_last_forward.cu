@@ -2,6 +2,7 @@
 // then bias, residual and activation. The filters are copied into the patches' order first.
 #include "conv2d/channels_last.h"
 #include "conv2d/filters.h"
+#include "conv2d/windows.h"
 #include "depthwise/channels.h"
 #include "gemm/channels_last.h"
 #include "gemm/dense.h"
@@ -47,6 +48,11 @@ void forward(const T* x, const T* weight, const T* bias, const T* residual, T* y
   const int64_t pitch = window == 1 ? taps : divide_up(taps, kVector<T>) * kVector<T>;
   const Buffer<T> packed(window == 1 ? 0 : s.k * pitch, stream);
   if (window > 1) pack_filters(name, weight, packed.data(), s.k, channels, window, pitch, stream);
+  const T* const lines = window == 1 ? weight : packed.data();
+  if (s.groups == 1 &&
+      convolve_wgmma(name, windows_of(x, s), FilterLines<T>{lines, filters, pitch, window, channels},
+                     ChannelResult<T>{y, s.k, bias, residual, kind}, precision, stream))
+    return;
   with_width(x, channels, [&]<int Width>() {
     const ChannelPatches<T, Width> patches{.x = x,
                                            .image_pitch = s.h * s.w * s.c,
@@ -64,7 +70,6 @@ void forward(const T* x, const T* weight, const T* bias, const T* residual, T* y
                                            .origin_w = static_cast<int>(-s.padding_w),
                                            .step_h = static_cast<int>(s.dilation_h),
                                            .step_w = static_cast<int>(s.dilation_w)};
-    const T* const lines = window == 1 ? weight : packed.data();
     const Forward<T, Width> problem{
         {{patches}, {lines, filters, pitch, pitch}, {y, s.k, bias, residual, kind}, pixels, filters, taps},
         channels};

@@ -4,6 +4,7 @@
 #include "conv2d/channels_last.h"
 #include "conv2d/filters.h"
 #include "conv2d/products.h"
+#include "conv2d/windows.h"
 #include "depthwise/channels.h"
 #include "gemm/channels_last.h"
 #include "gemm/dense.h"
@@ -66,6 +67,11 @@ void backward_input(const T* dy, const T* weight, T* dx, const Conv2dShape& s, P
                              {static_cast<uint32_t>(s.s), static_cast<uint32_t>(columns.tap_step)}};
   const Buffer<T> packed(s.c * filters * s.r * s.s, stream);
   turn_filters(name, weight, packed.data(), sorted, s.groups, stream);
+  if (s.groups == 1 && s.stride_h == 1 && s.stride_w == 1 &&
+      convolve_wgmma(name, gradient_windows_of(dy, s),
+                     FilterLines<T>{packed.data(), channels, filters * s.r * s.s, s.r * s.s, filters},
+                     ChannelResult<T>{dx, s.c, nullptr, nullptr, Activation::none}, precision, stream))
+    return;
   with_width(dy, filters, [&]<int Width>() {
     const ChannelPatches<T, Width> patches{.x = dy,
                                            .image_pitch = s.p * s.q * s.k,

@@ -1,6 +1,7 @@
 // The weight gradient of a convolution of channels-last images: dw [filter, tap] = dy^T [filter, pixel] *
 // patches of x [pixel, tap], stored as filters [K, C, R, S]; db = the row sums of dy^T, in the same pass.
 #include "conv2d/channels_last.h"
+#include "conv2d/windows.h"
 #include "depthwise/channels.h"
 #include "gemm/channels_last.h"
 #include "gemm/dense.h"
@@ -37,6 +38,10 @@ void backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& s
   if (depthwise::is_depthwise(s)) return depthwise::channels_backward_weight(dy, x, dw, db, s, stream);
   const int64_t channels = s.c / s.groups, filters = s.k / s.groups, taps = channels * s.r * s.s,
                 pixels = s.n * s.p * s.q;
+  const FilterResult<T> result{dw, taps, FastDivider(channels), static_cast<int>(s.r * s.s)};
+  if (s.groups == 1 && convolve_weights_wgmma("conv2d_backward_weight", dy, filters, windows_of(x, s), result,
+                                              db, precision, stream))
+    return;
   with_width(x, channels, [&]<int Width>() {
     const ChannelPatches<T, Width> patches{.x = x,
                                            .image_pitch = s.h * s.w * s.c,
