@@ -17,6 +17,7 @@ from typing import Any
 import import_time
 import layers
 import lenet
+import max_pooled
 import memory
 import overhead
 import peers
@@ -26,8 +27,16 @@ from timing import HEADER, Contender, DeviceClock, Result, WallClock, compare, e
 
 from fastarch import backends
 
-SUITES = ("conv2d", "pool2d", "rbm", "lenet", "overhead", "import")
+SUITES = ("conv2d", "pool2d", "conv2d_max_pool", "rbm", "lenet", "overhead", "import")
 TABLES = ("memory", "recurrent", "layers")  # minutes long on a device: only when named
+
+
+PROBLEMS = {"conv2d": peers.CONVOLUTIONS, "pool2d": peers.POOLINGS, "conv2d_max_pool": max_pooled.PROBLEMS}
+CONTENDERS: dict[str, tuple[tuple[str, ...], Any]] = {  # the passes, and who computes them
+    "conv2d": (peers.PASSES, peers.convolution_contenders),
+    "pool2d": (("forward", "backward"), peers.pooling_contenders),
+    "conv2d_max_pool": (max_pooled.PASSES, max_pooled.contenders_of),
+}
 
 
 def report(results: list[Result], kept: list[dict[str, Any]]) -> None:
@@ -57,7 +66,7 @@ def problems_of(suite: str, place: peers.Place, quick: bool) -> list[Any]:
     if suite == "layers":
         networks = layers.NETWORKS[:2] if quick else layers.NETWORKS
         return [p for network in networks for p, _ in layers.layers(network, 64 if on_device else 4)]
-    problems: list[Any] = list(peers.CONVOLUTIONS if suite == "conv2d" else peers.POOLINGS)
+    problems: list[Any] = list(PROBLEMS[suite])
     if on_device:
         problems = [peers.at_batch(problem, max(64, problem.n)) for problem in problems]
     return problems[:3] if quick else problems
@@ -66,11 +75,10 @@ def problems_of(suite: str, place: peers.Place, quick: bool) -> list[Any]:
 def kernels(
     suite: str, place: peers.Place, seconds: float, quick: bool, deadline: Deadline
 ) -> list[dict[str, Any]]:
-    """The convolution or the pooling suite, or the layers of the networks."""
+    """A suite of convolution or pooling, or the layers of the networks."""
     kept: list[dict[str, Any]] = []
     clock = DeviceClock() if place.device == "cuda" else WallClock()
-    passes = ("forward", "backward") if suite == "pool2d" else peers.PASSES
-    make: Any = peers.pooling_contenders if suite == "pool2d" else peers.convolution_contenders
+    passes, make = CONTENDERS.get(suite, CONTENDERS["conv2d"])
     for problem in problems_of(suite, place, quick):
         for direction in passes:
             name = f"{problem.name} {direction}"
@@ -133,7 +141,7 @@ def measure(
 ) -> None:
     """All suites that were asked for, into `out`."""
     print(HEADER, flush=True)
-    for suite in ("conv2d", "pool2d", "layers"):
+    for suite in (*CONTENDERS, "layers"):
         if suite in options.only:
             # Many layers: shorter rounds.
             out["results"] += kernels(

@@ -129,6 +129,8 @@ BAD: list[Row] = [
     *cases.BAD,
     *(("conv2d", *row) for row in CONVOLUTION),
     *(("conv2d_backward", *row) for row in CONVOLUTION),
+    *(("conv2d_max_pool", *row) for row in CONVOLUTION),
+    *(("conv2d_max_pool_backward", *row) for row in CONVOLUTION),
     ("conv2d", {"bias": floats(5)}, ValueError, "bias"),
     ("conv2d", {"bias": floats(6, 1)}, ValueError, "bias"),
     ("conv2d", {"residual": floats(2, 6, 4, 3)}, ValueError, "residual has shape"),

@@ -51,6 +51,11 @@ FUNCTIONS: list[tuple[str, Callable[..., Any], tuple[np.ndarray, ...]]] = [
         (normal(2, 2, 4, 4), normal(2, 2, 3, 3)),
     ),
     (
+        "conv2d_max_pool tanh",
+        lambda x, w, b: F.conv2d_max_pool(x, w, b, 1, (1, 0), activation="tanh"),
+        (normal(2, 2, 5, 4), normal(3, 2, 3, 2), normal(3)),
+    ),
+    (
         "conv2d tanh with everything",
         lambda x, w, b: F.conv2d(x, w, b, (2, 1), (1, 2), (1, 2), 2, "tanh"),
         (normal(2, 4, 5, 5), normal(2, 2, 3, 2), normal(2)),
@@ -172,6 +177,41 @@ def test_gradients_that_nobody_needs_are_not_computed(monkeypatch: pytest.Monkey
     model(np.ones((1, 1, 6, 6), np.float32)).sum().backward()
     assert asked == [(False, (True, not frozen)), (True, (False, True))]
     assert (model[1].weight.grad is None) == frozen
+
+
+def test_sequential_pools_in_the_convolutions_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    original = fa.ops.conv2d_max_pool
+
+    def watch(*args: Any) -> Any:
+        asked.append(args[-1])
+        return original(*args)
+
+    monkeypatch.setattr(fa.ops, "conv2d_max_pool", watch)
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(3, 4, 2, padding=1, padding_mode="reflect", activation="tanh"), nn.MaxPool2d(2, 2)),
+        *(nn.Conv2d(4, 3, 3, padding=1), nn.MaxPool2d(2, 1)),  # windows that overlap
+        *(nn.Conv2d(3, 2, 1, activation="relu"), nn.ReLU(), nn.MaxPool2d(2)),  # two activations
+        nn.Conv2d(2, 2, 1),
+    )
+    x = np.random.default_rng(3).standard_normal((2, 1, 18, 17)).astype(np.float32)
+    got = model(x)
+    assert asked == ["relu", "tanh"]
+    got.sum().backward()
+    slopes = [parameter.grad.copy() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = None
+    want = fa.tensor(x)
+    for module in model:
+        want = module(want)
+    want.sum().backward()
+    np.testing.assert_allclose(got.data, want.data, rtol=1e-6, atol=1e-6)
+    for slope, parameter in zip(slopes, model.parameters(), strict=True):
+        np.testing.assert_allclose(slope, parameter.grad, rtol=1e-5, atol=1e-5)
+    asked.clear()
+    assert model.summary((1, 18, 17)).count("MaxPool2d") == 4, "a layer is missing from the table"
+    assert not asked
 
 
 # ---- against PyTorch

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from cases import conv2d as conv
+from cases import conv2d_max_pool as fused
 from cases import convolutions, linear, softmax
 from cases import pool2d as pool
 from conftest import Backend
@@ -26,6 +27,7 @@ SCALE = float(os.environ.get("FASTARCH_CONFIGURATIONS", "1"))
 # How many of each kind; the emulator runs every thread of every block, thousands of times slower than a GPU.
 NUMBER = {
     "conv2d": 3000,
+    "conv2d_max_pool": 800,
     "convolutions": 2000,
     "pooling": 3000,
     "linear": 500,
@@ -34,6 +36,7 @@ NUMBER = {
 }
 ON_EMULATOR = {
     "conv2d": 1000,
+    "conv2d_max_pool": 300,
     "convolutions": 600,
     "pooling": 1000,
     "linear": 200,
@@ -251,6 +254,55 @@ def compare_convolution(backend: Backend, rng: np.random.Generator) -> None:
         check_all((y,), (want_y,), backend, ("y",), f"{what} {activation} of a residual")
 
 
+def compare_conv2d_max_pool(backend: Backend, rng: np.random.Generator) -> None:
+    """Against pooling the activated convolution, and against our own operators one after the other."""
+    p = q = 0
+    while min(p, q) < 2:
+        x_shape, w_shape, call = random_convolution(rng)
+        *_, p, q = conv.taps_of(
+            x_shape, w_shape, *(call[name] for name in ("stride", "padding", "dilation", "groups"))
+        )[0]
+    dtype, activation = (
+        str(rng.choice(["float32", "float64"])),
+        [None, "relu", "tanh", "sigmoid"][rng.integers(4)],
+    )
+    y_shape = (x_shape[0], w_shape[0], p // 2, q // 2)
+    # float32 could tell two numbers of a window apart that are one in another order of summation: whole
+    # numbers are exact, and make ties; they leave tanh and sigmoid no slope.
+    if dtype == "float32":
+        activation = activation if activation == "relu" else None
+        x, weight, bias, dy = (
+            rng.integers(-2, 3, s).astype(dtype) for s in (x_shape, w_shape, w_shape[:1], y_shape)
+        )
+    else:
+        x, weight, bias, dy = (rng.standard_normal(s) for s in (x_shape, w_shape, w_shape[:1], y_shape))
+    px, pw, pb, pdy = (backend.put(a) for a in (x, weight, bias, dy))
+    call |= {"activation": activation}
+    y, argmax = backend.call("conv2d_max_pool", {"x": px, "weight": pw, "bias": pb, **call})
+    gradients = backend.call(
+        "conv2d_max_pool_backward", {"dy": pdy, "x": px, "weight": pw, "y": y, "argmax": argmax, **call}
+    )
+    geometry = without(call, "activation")
+    if HAS_TORCH:
+        import torch
+
+        def pooled(x, weight, bias):
+            full = functional().conv2d(x, weight, bias, **geometry)
+            return functional().max_pool2d(
+                full if activation is None else getattr(torch, activation)(full), 2
+            )
+
+        want = torch_gradients(pooled, [x, weight, bias], dy)
+    else:
+        want_y, want_argmax = fused.conv2d_max_pool(x, weight, bias, **call)
+        want = want_y, *fused.conv2d_max_pool_backward(dy, x, weight, want_y, want_argmax, **call)
+    what = f"conv2d_max_pool x {x_shape} weight {w_shape} {call} {dtype}"
+    check_all((y, *gradients), want, backend, ("y", "dx", "dw", "db"), what)
+    full = backend.call("conv2d", {"x": px, "weight": pw, "bias": pb, **geometry})
+    composed = backend.call("max_pool2d", {"x": full, "kernel_size": 2})
+    np.testing.assert_array_equal(backend.host(argmax), backend.host(composed[1]), err_msg=what)
+
+
 def compare_of_axes(backend: Backend, rng: np.random.Generator) -> None:
     op, x_shape, w_shape, call = random_of_axes(rng)
     dtype = str(rng.choice(["float32", "float64"]))
@@ -351,6 +403,7 @@ def check_all(got: tuple, want: Arrays, backend: Backend, names: tuple[str, ...]
 
 COMPARISONS: dict[str, Callable[[Backend, np.random.Generator], None]] = {
     "conv2d": compare_convolution,
+    "conv2d_max_pool": compare_conv2d_max_pool,
     "convolutions": compare_of_axes,
     "pooling": compare_pooling,
     "linear": compare_linear,
@@ -384,7 +437,11 @@ def test_generic_code_in_small_blocks(size: int, monkeypatch: pytest.MonkeyPatch
     x = np.random.default_rng(size).standard_normal(1031)
     call = {"x": x, "p": 0.3, "seed": 1, "offset": 2}
     whole = backend.call("dropout", call)
-    blocks = {"_BLOCK_BYTES": ("_patches", "pool2d"), "_BLOCK": ("dropout",), "_BLOCK_COLUMNS": ("_patches",)}
+    blocks = {
+        "_BLOCK_BYTES": ("_patches", "_max_pool"),
+        "_BLOCK": ("dropout",),
+        "_BLOCK_COLUMNS": ("_patches",),
+    }
     for constant, names in blocks.items():
         for name in names:
             module = importlib.import_module(f"fastarch.ops.{name}")

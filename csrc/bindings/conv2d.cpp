@@ -1,5 +1,6 @@
 #include "ops/conv2d.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "bindings/module.h"
@@ -108,6 +109,68 @@ void conv2d_backward_weight(py::handle dy, py::handle x, py::handle dw, py::hand
   });
 }
 
+// That of a convolution whose output is pooled to [N, K, P/2, Q/2].
+Conv2dShape shape_before_pooling(Operands& operands, const ArrayView& x, const char* x_name,
+                                 const ArrayView& w, const char* w_name, const ArrayView& y,
+                                 const char* y_name, const Geometry& g) {
+  Conv2dShape shape = shape_of(operands, x, x_name, w, w_name, y, y_name, g);
+  check(std::max(shape.p, shape.q) < int64_t{1} << 30, operands.op(), y_name, " has shape ", y.shape_text(),
+        ", expected sizes below 2^30");
+  shape.p *= 2;
+  shape.q *= 2;
+  return shape;
+}
+
+void expect_bytes(Operands& operands, const ArrayView& argmax) {
+  if (argmax.data && argmax.dtype != DType::uint8)
+    throw py::type_error(
+        concat("[", operands.op(), "] argmax has dtype ", dtype_name(argmax.dtype), ", expected uint8"));
+}
+
+void conv2d_max_pool_forward(py::handle x, py::handle weight, py::handle bias, py::handle y,
+                             py::handle argmax, Pair stride, Pair padding, Pair dilation, int64_t groups,
+                             int kind, int precision, int algorithm, uintptr_t stream) {
+  Operands operands("conv2d_max_pool", kMemory, device::kHalves);
+  const ArrayView vx = operands.in(x, "x"), vw = operands.in(weight, "weight"), vy = operands.out(y, "y");
+  const Conv2dShape shape = shape_before_pooling(operands, vx, "x", vw, "weight", vy, "y",
+                                                 {stride, padding, dilation, groups, algorithm, 0});
+  const ArrayView vb = operands.in_or_none(bias, "bias", {shape.k});
+  ArrayView va;
+  if (!argmax.is_none())
+    va = operands.out_any(argmax, "argmax", {shape.n, shape.k, shape.p / 2, shape.q / 2});
+  expect_bytes(operands, va);
+  const Activation activation = activation_of("conv2d_max_pool", kind);
+  py::gil_scoped_release unlocked;
+  device::dispatch(operands.dtype(), "conv2d_max_pool", [&]<class T>() {
+    device::conv2d_max_pool_forward(data<T>(vx), data<T>(vw), data<T>(vb), mutable_data<T>(vy),
+                                    static_cast<uint8_t*>(va.data), shape, activation,
+                                    precision_of(operands.op(), precision), as_stream(stream));
+  });
+}
+
+void conv2d_max_pool_backward(py::handle dy, py::handle y, py::handle argmax, py::handle x, py::handle weight,
+                              py::handle dx, py::handle dw, py::handle db, Pair stride, Pair padding,
+                              Pair dilation, int64_t groups, int precision, int algorithm, uintptr_t stream) {
+  Operands operands("conv2d_max_pool_backward", kMemory, device::kHalves);
+  const ArrayView vdy = operands.in(dy, "dy"), vx = operands.in(x, "x"), vw = operands.in(weight, "weight");
+  const Conv2dShape shape = shape_before_pooling(operands, vx, "x", vw, "weight", vdy, "dy",
+                                                 {stride, padding, dilation, groups, algorithm, 0});
+  const std::initializer_list<int64_t> pooled = {shape.n, shape.k, shape.p / 2, shape.q / 2};
+  const ArrayView vy = operands.in_or_none(y, "y", pooled), va = operands.in_any(argmax, "argmax", pooled),
+                  vdx = operands.out_or_none(dx, "dx", {shape.n, shape.c, shape.h, shape.w}),
+                  vdw = operands.out_or_none(dw, "dw", {shape.k, shape.c / shape.groups, shape.r, shape.s}),
+                  vdb = operands.out_or_none(db, "db", {shape.k});
+  expect_bytes(operands, va);
+  check(!vdb.data || vdw.data, operands.op(), "db without dw, expected both or dw alone");
+  py::gil_scoped_release unlocked;
+  device::dispatch(operands.dtype(), "conv2d_max_pool_backward", [&]<class T>() {
+    device::conv2d_max_pool_backward(data<T>(vdy), data<T>(vy), static_cast<const uint8_t*>(va.data),
+                                     data<T>(vx), data<T>(vw), mutable_data<T>(vdx), mutable_data<T>(vdw),
+                                     mutable_data<T>(vdb), shape, precision_of(operands.op(), precision),
+                                     as_stream(stream));
+  });
+}
+
 }  // namespace
 
 void bind_conv2d(py::module_& m) {
@@ -121,5 +184,14 @@ void bind_conv2d(py::module_& m) {
   m.def("conv2d_backward_weight", &conv2d_backward_weight, py::arg("dy"), py::arg("x"), py::arg("dw"),
         py::arg("db"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
         py::arg("layout") = 0, py::arg("precision") = 0, py::arg("stream") = 0);
-  takes_halves(m, {"conv2d_forward", "conv2d_backward_input", "conv2d_backward_weight"});
+  m.def("conv2d_max_pool_forward", &conv2d_max_pool_forward, py::arg("x"), py::arg("weight"), py::arg("bias"),
+        py::arg("y"), py::arg("argmax"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+        py::arg("groups"), py::arg("kind"), py::arg("precision") = 0, py::arg("algorithm") = 0,
+        py::arg("stream") = 0);
+  m.def("conv2d_max_pool_backward", &conv2d_max_pool_backward, py::arg("dy"), py::arg("y"), py::arg("argmax"),
+        py::arg("x"), py::arg("weight"), py::arg("dx"), py::arg("dw"), py::arg("db"), py::arg("stride"),
+        py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("precision") = 0,
+        py::arg("algorithm") = 0, py::arg("stream") = 0);
+  takes_halves(m, {"conv2d_forward", "conv2d_backward_input", "conv2d_backward_weight",
+                   "conv2d_max_pool_forward", "conv2d_max_pool_backward"});
 }

@@ -53,6 +53,22 @@ template <class T>
 void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& shape,
                             Precision precision, Stream stream);
 
+// Convolution, then max pooling over windows of 2x2 with stride 2, in one pass: y and argmax [N, K, P/2,
+// Q/2], overwritten, where the shape's P and Q are even, those of the pixels that some window has. y =
+// activation(maximum of convolution + bias); argmax, or null, has the place 0..3, row by row, of the maximum
+// before the activation, as max_pool2d_forward of ops/pool2d.h has it.
+template <class T>
+void conv2d_max_pool_forward(const T* x, const T* weight, const T* bias, T* y, uint8_t* argmax,
+                             const Conv2dShape& shape, Activation kind, Precision precision, Stream stream);
+
+// Its gradients dx, dw and db, overwritten, each null where it is not wanted (no db without dw), from that of
+// the maximum: dy [N, K, P/2, Q/2]; argmax as above, places beyond 3 have no gradient; y: null, or the output
+// of a ReLU, which lets nothing through where y <= 0.
+template <class T>
+void conv2d_max_pool_backward(const T* dy, const T* y, const uint8_t* argmax, const T* x, const T* weight,
+                              T* dx, T* dw, T* db, const Conv2dShape& shape, Precision precision,
+                              Stream stream);
+
 }  // namespace cuda
 
 // The same on the CPU. Results do not depend on the number of threads.
@@ -67,6 +83,14 @@ void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShap
 template <class T>
 void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& shape,
                             Precision precision, Stream stream);
+
+template <class T>
+void conv2d_max_pool_forward(const T* x, const T* weight, const T* bias, T* y, uint8_t* argmax,
+                             const Conv2dShape& shape, Activation kind, Precision precision, Stream stream);
+template <class T>
+void conv2d_max_pool_backward(const T* dy, const T* y, const uint8_t* argmax, const T* x, const T* weight,
+                              T* dx, T* dw, T* db, const Conv2dShape& shape, Precision precision,
+                              Stream stream);
 
 }  // namespace cpu
 }  // namespace fastarch

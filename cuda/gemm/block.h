@@ -168,6 +168,23 @@ constexpr bool kTakesTiles = TakesTiles<decltype(Problem::Parts::result)>;
 template <class Result>
 concept TakesColumns = Result::kTogether > 1;
 
+// A result that wants four neighbouring columns at once has kTakesFours. Of it store(m, column, value,
+// inside) is called by every lane of a warp, which holds 32 columns from a multiple of four on; where
+// `inside` is false, row or column are outside of the matrix. n is a multiple of four.
+template <class Result>
+concept TakesFours = requires { Result::kTakesFours; };
+
+// Hands one sum to the result. Every lane of the warp calls, with the same row.
+template <class Result, class Column, class T>
+__device__ __forceinline__ void store_one(const Result& result, int64_t m, const Column& column, T value,
+                                          bool inside) {
+  if constexpr (TakesFours<Result>) {
+    result.store(m, column, value, inside);
+  } else {
+    if (inside) result.store(m, column, value);
+  }
+}
+
 // Stores a block's sums where they belong, by store_tile(Tile(), shared, sums, store one), or
 // store_tile<kTogether> where the result takes so many columns.
 template <class Tile, class Problem, class Sums, class T = Compute<typename Problem::Value>>
@@ -191,8 +208,9 @@ __device__ __forceinline__ void store_sums(const Problem& problem, const Schedul
       });
     } else {
       const auto column = operands.result.column(column_n < n ? column_n : 0);
+      static_assert(Tile::kColumns % 32 == 0);  // a warp's columns are neighbours
       store_tile(Tile(), shared, sum, [&](int row, T value) {
-        if (first_m + row < m && column_n < n) operands.result.store(first_m + row, column, value);
+        store_one(operands.result, first_m + row, column, value, first_m + row < m && column_n < n);
       });
     }
     if (sum_rows && first_m + threadIdx.x < m)

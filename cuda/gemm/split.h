@@ -18,13 +18,14 @@ __global__ void __launch_bounds__(kCombineColumns* kCombineRows)
   FASTARCH_SHARED(T, shared, [kCombineRows][kCombineColumns]);
   const int x = threadIdx.x % kCombineColumns, y = threadIdx.x / kCombineColumns;
 
-  // Over parts [batch, slice, area]: calls store(batch, index within area, sum) for each.
+  // Over parts [batch, slice, area]: calls store(batch, index within area, sum, true) for each, and with
+  // false where a lane has none; every lane of the first warp calls.
   const auto combine = [&](const T* parts, int64_t area, auto&& store) {
     const int64_t count = batches * area;
     for (int64_t first = int64_t{blockIdx.x} * kCombineColumns; first < count;
          first += int64_t{gridDim.x} * kCombineColumns) {
       const bool inside = first + x < count;
-      const int64_t batch = (first + x) / area, within = (first + x) - batch * area;
+      const int64_t at = inside ? first + x : 0, batch = at / area, within = at - batch * area;
       T sum = 0;
       if (inside) {
 #pragma unroll 4
@@ -33,25 +34,25 @@ __global__ void __launch_bounds__(kCombineColumns* kCombineRows)
       }
       shared[y][x] = sum;
       __syncthreads();
-      if (inside && y == 0) {
+      if (y == 0) {
         for (int i = 1; i < kCombineRows; ++i) sum += shared[i][x];
-        store(static_cast<int>(batch), within, sum);
+        store(static_cast<int>(batch), within, sum, inside);
       }
       __syncthreads();
     }
   };
 
   if (n > 0)
-    combine(partials, m * n, [&](int batch, int64_t index, T sum) {
+    combine(partials, m * n, [&](int batch, int64_t index, T sum, bool inside) {
       const auto operands = problem.at(batch);
       const int64_t row = index / n, column = index - row * n;
-      if (row < operands.m && column < operands.n)
-        operands.result.store(row, operands.result.column(column), sum);
+      const bool wanted = inside && row < operands.m && column < operands.n;
+      store_one(operands.result, row, operands.result.column(wanted ? column : 0), sum, wanted);
     });
   if constexpr (Problem::kRowSums)
     if (row_partials)
-      combine(row_partials, m, [&](int batch, int64_t row, T sum) {
-        problem.at(batch).row_sums[row] = narrow<typename Problem::Value>(sum);
+      combine(row_partials, m, [&](int batch, int64_t row, T sum, bool inside) {
+        if (inside) problem.at(batch).row_sums[row] = narrow<typename Problem::Value>(sum);
       });
 }
 

@@ -34,8 +34,8 @@ class LeNet5(nn.Module):
         self.fc3 = nn.Linear(84, num_classes)
 
     def forward(self, x: Any) -> Tensor:
-        x = self.pool1(self.conv1(x))
-        x = self.flatten(self.pool2(self.conv2(x)))
+        x = nn.convolve_and_pool(self.conv1, self.pool1, x)
+        x = self.flatten(nn.convolve_and_pool(self.conv2, self.pool2, x))
         return self.fc3(self.fc2(self.fc1(x)))
 
 

@@ -36,6 +36,7 @@ from fastarch.nn.layers import (
     Sigmoid,
     Softmax,
     Tanh,
+    convolve_and_pool,
 )
 from fastarch.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, KLDivLoss, MSELoss, NLLLoss
 from fastarch.nn.module import Module, Parameter
@@ -81,6 +82,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "convolve_and_pool",
     "functional",
     "init",
 ]

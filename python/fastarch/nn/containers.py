@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from fastarch.nn.layers.conv_pool import pooled_convolution
 from fastarch.nn.module import Module
 
 
@@ -47,8 +48,17 @@ class Sequential(_Indexed):
         return Sequential(*modules) if isinstance(index, slice) else modules
 
     def forward(self, x: Any) -> Any:
-        for module in self.children():
-            x = module(x)
+        modules = list(self.children())
+        at = 0
+        while at < len(modules):
+            pooled = pooled_convolution(modules, at)
+            if pooled is None:
+                x = modules[at](x)
+                at += 1
+            else:
+                convolution, activation, count = pooled
+                x = convolution.max_pooled(x, activation)
+                at += count
         return x
 
 

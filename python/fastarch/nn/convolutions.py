@@ -48,6 +48,32 @@ class Convolution(Function):
         return *grads, None, None, None, *(None, dy)[: len(ctx.needs) - 6]
 
 
+class ConvolutionMaxPool(Function):
+    """A convolution along two axes, pooled over windows of 2x2."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        activation: str | None,
+        geometry: tuple[Any, Any, Any, int],  # stride, padding, dilation, groups
+    ) -> Array:
+        y, argmax = ops.conv2d_max_pool(x, weight, bias, *geometry, activation)
+        ctx.activation, ctx.geometry = activation, geometry
+        ctx.save(x, weight, y, argmax)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Any:
+        x, weight, y, argmax = ctx.saved
+        backward: Any = ops.conv2d_max_pool_backward
+        more = (*ctx.geometry, ctx.activation, ctx.needs[:2])
+        grads = backward(dy, x, weight, y, argmax, ctx.needs[2], *more)
+        return *grads, None, None
+
+
 class TransposedConvolution(Function):
     @staticmethod
     def forward(
@@ -101,6 +127,23 @@ def conv2d(
     geometry = stride, padding, dilation, groups
     more = () if residual is None else (residual,)
     return Convolution.apply(as_tensor(x), weight, bias, activation, geometry, 2, layout, *more)
+
+
+def conv2d_max_pool(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    activation: str | None = None,
+) -> Tensor:
+    """max_pool2d(conv2d(...), 2) in one pass: the largest pixel of every 2x2 window, then the activation, if
+    any.
+    """
+    geometry = stride, padding, dilation, groups
+    return ConvolutionMaxPool.apply(as_tensor(x), weight, bias, activation, geometry)
 
 
 def conv3d(

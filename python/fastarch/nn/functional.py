@@ -7,7 +7,14 @@ from typing import Any
 from fastarch import ops, random
 from fastarch.autograd import Array, Function
 from fastarch.nn.class_losses import cross_entropy, log_softmax, nll_loss
-from fastarch.nn.convolutions import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d
+from fastarch.nn.convolutions import (
+    conv1d,
+    conv2d,
+    conv2d_max_pool,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+)
 from fastarch.nn.fused import ACTIVATION_BACKWARD, before_activation
 from fastarch.nn.loss_functions import binary_cross_entropy_with_logits, kl_div, mse_loss
 from fastarch.nn.normalization_functions import batch_norm, local_response_norm
@@ -22,6 +29,7 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "conv1d",
     "conv2d",
+    "conv2d_max_pool",
     "conv3d",
     "conv_transpose1d",
     "conv_transpose2d",

@@ -17,6 +17,7 @@ from fastarch.ops.adaptive_pool2d import (
 from fastarch.ops.batch_norm import batch_norm, batch_norm_backward
 from fastarch.ops.conv1d import conv1d, conv1d_backward
 from fastarch.ops.conv2d import conv2d, conv2d_backward
+from fastarch.ops.conv2d_max_pool import conv2d_max_pool, conv2d_max_pool_backward
 from fastarch.ops.conv3d import conv3d, conv3d_backward
 from fastarch.ops.conv_transpose import (
     conv_transpose1d,
@@ -60,6 +61,8 @@ OPERATORS: dict[str, tuple[str, ...]] = {
     "conv2d": (
         "conv2d",
         "conv2d_backward",
+        "conv2d_max_pool",
+        "conv2d_max_pool_backward",
         "conv1d",
         "conv1d_backward",
         "conv3d",
@@ -124,6 +127,8 @@ __all__ = [
     "conv1d_backward",
     "conv2d",
     "conv2d_backward",
+    "conv2d_max_pool",
+    "conv2d_max_pool_backward",
     "conv3d",
     "conv3d_backward",
     "conv_transpose1d",

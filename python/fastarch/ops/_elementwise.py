@@ -39,3 +39,20 @@ def activation_forward(x: Array, y: Array, kind: int, xp: Any) -> None:
         xp.reciprocal(y, out=y)
     elif y is not x:
         y[...] = x
+
+
+def activation_backward(dy: Array, y: Array, dx: Array, kind: int, xp: Any) -> None:
+    """dx = dy * f'(x) from y = f(x), overwritten; dx may be dy."""
+    if kind == 1:
+        gone = xp.less_equal(y, 0, out=xp.empty(y.shape, bool))  # a NaN lets dy through, as in PyTorch
+        choose(xp.logical_not(gone, out=gone), dy, dx, xp)
+    elif kind == 2:
+        slope = xp.multiply(y, y, out=xp.empty(y.shape, y.dtype))
+        xp.subtract(1, slope, out=slope)
+        xp.multiply(dy, slope, out=dx)
+    elif kind == 3:
+        slope = xp.subtract(1, y, out=xp.empty(y.shape, y.dtype))
+        slope *= y
+        xp.multiply(dy, slope, out=dx)
+    elif dx is not dy:
+        dx[...] = dy

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastarch.ops._boundary import ACTIVATIONS, Array, empty, expect_shape, operator, run
-from fastarch.ops._elementwise import activation_forward, choose
+from fastarch.ops._elementwise import activation_backward, activation_forward
 
 
 @operator("x", halves=True)
@@ -57,20 +55,3 @@ def _backward(name: str, dy: Array, y: Array) -> Array:
     if dx.size:
         run("activation_backward", activation_backward, (dy, y), dx, ACTIVATIONS[name])
     return dx
-
-
-def activation_backward(dy: Array, y: Array, dx: Array, kind: int, xp: Any) -> None:
-    """dx = dy * f'(x) from y = f(x), overwritten; dx may be dy."""
-    if kind == 1:
-        gone = xp.less_equal(y, 0, out=xp.empty(y.shape, bool))  # a NaN lets dy through, as in PyTorch
-        choose(xp.logical_not(gone, out=gone), dy, dx, xp)
-    elif kind == 2:
-        slope = xp.multiply(y, y, out=xp.empty(y.shape, y.dtype))
-        xp.subtract(1, slope, out=slope)
-        xp.multiply(dy, slope, out=dx)
-    elif kind == 3:
-        slope = xp.subtract(1, y, out=xp.empty(y.shape, y.dtype))
-        slope *= y
-        xp.multiply(dy, slope, out=dx)
-    elif dx is not dy:
-        dx[...] = dy

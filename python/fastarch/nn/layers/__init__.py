@@ -2,6 +2,7 @@
 
 from fastarch.nn.layers.activation import ReLU, Sigmoid, Softmax, Tanh
 from fastarch.nn.layers.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d
+from fastarch.nn.layers.conv_pool import convolve_and_pool
 from fastarch.nn.layers.linear import Linear
 from fastarch.nn.layers.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, LocalResponseNorm
 from fastarch.nn.layers.pooling import (
@@ -51,4 +52,5 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "convolve_and_pool",
 ]

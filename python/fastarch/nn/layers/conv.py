@@ -117,24 +117,15 @@ class _Convolution(_Layer):
             raise ValueError(f"[{name}] padding 'same' needs stride 1, got {self.stride}")
 
     def forward(self, x: Any) -> Tensor:
-        return self._convolve(x)
+        return self._convolve(f"conv{self.axes}d", x, self.activation)
 
-    def _convolve(self, x: Any, **more: Any) -> Tensor:
+    def _convolve(self, function: str, x: Any, activation: str | None, **more: Any) -> Tensor:
         padding = self.padding
         if self.padding_mode != "zeros":
             inner = [0, 0] if self.layout == "NHWC" else []  # channels are not padded
             x, padding = F.pad(x, [*inner, *self._ends()], _PAD[self.padding_mode]), 0
-        call = getattr(F, f"conv{self.axes}d")
-        return call(
-            x,
-            self.weight,
-            self.bias,
-            self.stride,
-            padding,
-            self.dilation,
-            self.groups,
-            self.activation,
-            **more,
+        return getattr(F, function)(
+            x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, activation, **more
         )
 
     def _ends(self) -> list[int]:
@@ -188,7 +179,11 @@ class Conv2d(_Convolution):
     axes = 2
 
     def forward(self, x: Any, residual: Any = None) -> Tensor:
-        return self._convolve(x, residual=residual, layout=self.layout)
+        return self._convolve("conv2d", x, self.activation, residual=residual, layout=self.layout)
+
+    def max_pooled(self, x: Any, activation: str | None) -> Tensor:
+        """With another activation and max pooling over windows of 2x2 in the same pass."""
+        return self._convolve("conv2d_max_pool", x, activation)
 
 
 class Conv3d(_Convolution):
