@@ -1,8 +1,7 @@
 // Copies from global to shared memory that run beside the arithmetic and take no registers: cp.async.
 //
-//   copy_async<16>(to, from, valid);  ...  commit_copies();     a group of this thread's copies, under way
-//   wait_copies<1>();  __syncthreads();                         all groups but the latest one have arrived,
-//   everybody's
+//   copy_async<16>(to, from, valid);  ...  commit_copies();   a group of this thread's copies, under way
+//   wait_copies<1>();  __syncthreads();                       all but everybody's latest group have arrived
 //
 // Before compute capability 8.0 the copies are made at once, with the same result.
 #pragma once

@@ -3,8 +3,9 @@
 //
 // A barrier is a uint64_t in shared memory. It goes through phases: one ends when `count` arrivals and all
 // bytes that were announced have come; phases are told apart by parity, 0 first. So for a ring of stages:
-//   producer  wait_barrier(&empty[s], parity ^ 1); arrive_expecting(&full[s], bytes); load_box(...,
-//   &full[s]); consumer  wait_barrier(&full[s], parity); ...; arrive(&empty[s]);
+//   producer  wait_barrier(&empty[s], parity ^ 1); arrive_expecting(&full[s], bytes);
+//             load_box(..., &full[s]);
+//   consumer  wait_barrier(&full[s], parity); ...; arrive(&empty[s]);
 // where parity changes from one round to the next; the producer's first waits, for parity 1, pass at once.
 #pragma once
 #include <cuda_runtime.h>

@@ -3,9 +3,11 @@
 //
 // All 32 lanes of a warp call together. With g = lane / 4 and t = lane % 4, a lane holds of the operands
 // (PTX manual, "Matrix multiply-accumulate operation using mma instruction"):
-//   m16n8k8, tf32    a[0..3]: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4);  b[0..1]: (k = t, n = g), (t +
-//   4, g) m16n8k16, 16 bit a[0..3]: pairs (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8);  b[0..1]: (2t,
-//   g), (2t + 8, g) both             d[0..3]: (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1)
+//   m16n8k8, tf32     a[0..3]: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4)
+//                     b[0..1]: (k = t, n = g), (t + 4, g)
+//   m16n8k16, 16 bit  a[0..3]: pairs (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8)
+//                     b[0..1]: pairs (k = 2t, n = g), (2t + 8, g)
+//   both              d[0..3]: (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1)
 #pragma once
 #include <cuda_runtime.h>
 

@@ -2,8 +2,8 @@
 // pixels:
 //
 //   forward          y  [pixel, filter]  = patches of x  [pixel, tap]    * filters [filter, tap]
-//   input gradient   dx [pixel, channel] = patches of dy [pixel, tap]    * filters [channel, tap], for stride
-//   1 weight gradient  dw [filter, tap]    = dy^T          [filter, pixel] * patches of x [pixel, tap]
+//   input gradient   dx [pixel, channel] = patches of dy [pixel, tap]    * filters [channel, tap], stride 1
+//   weight gradient  dw [filter, tap]    = dy^T          [filter, pixel] * patches of x [pixel, tap]
 //
 // A tap is (r, s, c), the channel fastest. Patches are never stored: bulk copies of consecutive pixels, each
 // read r and s further on, bring a tap's 128 bytes of channels, and zeros outside of the image (im2col).

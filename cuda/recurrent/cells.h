@@ -7,13 +7,13 @@ namespace fastarch::cuda {
 
 // A cell is
 //   kGates;
-//   forward(a, p, b_n, h, extra): a: the inputs' share -> the activated gates; p: w_hh h; h: the state
-//   before;
+//   forward(a, p, b_n, h, extra):
+//     a: the inputs' share -> the activated gates; p: w_hh h; h: the state before;
 //     extra: LSTM: c before -> c, GRU: -> w_hn h + b_n. Returns the next h.
-//   backward(a, extra, previous, dh, dc, d, d_h): a, extra: as forward left them (RNN: a is y); previous: c
-//   or h
-//     before; dh: all of h's gradient; dc: c's gradient -> that of c before; d, d_h: -> gradients of the
-//     inputs' share and of w_hh h. Returns the part of dh that reaches h before without a product.
+//   backward(a, extra, previous, dh, dc, d, d_h):
+//     a, extra: as forward left them (RNN: a is y); previous: c or h before; dh: all of h's gradient;
+//     dc: c's gradient -> that of c before; d, d_h: -> gradients of the inputs' share and of w_hh h.
+//     Returns the part of dh that reaches h before without a product.
 
 template <class T>
 __device__ __forceinline__ T sigmoid(T x) {
