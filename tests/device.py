@@ -2,7 +2,8 @@
 
 Arrays keep their memory to themselves: what NumPy would take from them, or give to them, in passing is an
 error here, as with CuPy. An operation runs at once; while the stream is captured it is recorded instead, and
-what it would have made is NaN or nonsense until a graph is launched. Kernels are the emulator's.
+what it would have made is NaN or nonsense until a graph is launched. Kernels are the emulator's, whose own
+capture of a stream keeps their launches with the values of the arguments.
 """
 
 from __future__ import annotations
@@ -253,7 +254,7 @@ class Device(ModuleType):
 
 
 class Kernels(ModuleType):
-    """The emulator's kernels on the device's arrays."""
+    """The emulator's kernels on the device's arrays; each call on a captured stream is a graph of its own."""
 
     def __init__(self, device: Device) -> None:
         super().__init__("fastarch._cuda")
@@ -274,14 +275,17 @@ class Kernels(ModuleType):
             if name != "store_words":  # which takes words of the host
                 _strict(args)
 
-            def work() -> None:
-                kernel(*_inside(args), **_inside(kwargs), stream=stream)
-
             if device.recording is None:
-                work()
-            else:
-                assert device.stream is not device.default
-                device.recording.append(work)
+                kernel(*_inside(args), **_inside(kwargs), stream=stream)
+                return
+            assert device.stream is not device.default
+            _emulator.begin_capture(stream)
+            try:
+                kernel(*_inside(args), **_inside(kwargs), stream=stream)
+            finally:
+                graph = _emulator.end_capture(stream)
+            kept = (args, kwargs)  # the memory that the graph works on
+            device.recording.append(lambda: (_emulator.launch_graph(graph), kept))
 
         return call
 

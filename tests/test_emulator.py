@@ -82,6 +82,7 @@ FAULTS = {
 }
 FAULT_NAMES = set().union(*FAULTS.values())
 OPERATIONS = {
+    "captures": ["buffers", "cooperative", "refusals", "replays"],
     "launches": [
         "empty_buffer",
         "grid_shapes",

@@ -2,17 +2,46 @@
 // every call.
 #include <pybind11/pybind11.h>
 
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "core/check.h"
 #include "emulator/control.h"
+#include "emulator/runtime.h"
 #include "ops/linear.h"
 
 namespace py = pybind11;
 namespace emulator = fastarch::emulator;
 
 namespace {
+
+void expect(cudaError_t status) {
+  if (status != cudaSuccess)
+    throw std::runtime_error(fastarch::concat("[graph] ", cudaGetErrorString(status)));
+}
+
+cudaStream_t stream_at(uintptr_t stream) { return reinterpret_cast<cudaStream_t>(stream); }
+
+void begin_capture(uintptr_t stream) {
+  expect(cudaStreamBeginCapture(stream_at(stream), cudaStreamCaptureModeRelaxed));
+}
+
+uintptr_t end_capture(uintptr_t stream) {
+  cudaGraph_t graph = nullptr;
+  expect(cudaStreamEndCapture(stream_at(stream), &graph));
+  cudaGraphExec_t exec = nullptr;
+  expect(cudaGraphInstantiate(&exec, graph));
+  expect(cudaGraphDestroy(graph));
+  return reinterpret_cast<uintptr_t>(exec);
+}
+
+void launch_graph(uintptr_t graph, uintptr_t stream) {
+  expect(cudaGraphLaunch(reinterpret_cast<cudaGraphExec_t>(graph), stream_at(stream)));
+}
+
+void free_graph(uintptr_t graph) { expect(cudaGraphExecDestroy(reinterpret_cast<cudaGraphExec_t>(graph))); }
 
 // Wraps a kernel's binding: its device buffers must be gone when it returns.
 py::cpp_function without_leaks(const py::object& function, const std::string& name) {
@@ -40,6 +69,12 @@ void bind_emulator(py::module_& m) {
       functions.emplace_back(name.cast<std::string>(), py::reinterpret_borrow<py::object>(value));
   for (const auto& [name, function] : functions) m.attr(name.c_str()) = without_leaks(function, name);
 
+  m.def("begin_capture", &begin_capture, py::arg("stream"),
+        "Keeps what kernels do on `stream`, any number but 0, instead of doing it.");
+  m.def("end_capture", &end_capture, py::arg("stream"), "The graph of what was kept, until free_graph.");
+  m.def("launch_graph", &launch_graph, py::arg("graph"), py::arg("stream") = 0,
+        "Does what a graph keeps, on the memory that it was captured with.");
+  m.def("free_graph", &free_graph, py::arg("graph"));
   m.def("set_seed", &emulator::set_seed, py::arg("seed"),
         "Seeds the order in which the threads and blocks of the launches that follow run.");
   m.def(

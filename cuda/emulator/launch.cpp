@@ -7,7 +7,10 @@
 #include <stdexcept>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
+#include <vector>
 
+#include "capture.h"
 #include "core/check.h"
 #include "emulator/clusters.h"
 #include "emulator/control.h"
@@ -87,6 +90,38 @@ unsigned cluster_size(const cudaLaunchConfig_t& config) {
 unsigned most_in_cluster(const void* function) {
   constexpr unsigned kPortable = 8;  // what every device with clusters takes
   return large_clusters.contains(function) ? static_cast<unsigned>(device().blocks_per_cluster) : kPortable;
+}
+
+cudaError_t check_blocks(const cudaLaunchConfig_t& config, const Kernel& kernel) {
+  const dim3 grid = config.gridDim;
+  if (is_cooperative(config)) {
+    int resident = 0;
+    resident_blocks(&resident, static_cast<int>(volume(config.blockDim)), config.dynamicSmemBytes);
+    const uint64_t most = static_cast<uint64_t>(resident) * static_cast<uint64_t>(device().multiprocessors);
+    if (volume(grid) > most)
+      return set_error(cudaErrorCooperativeLaunchTooLarge,
+                       concat("a cooperative launch of ", volume(grid), " blocks, the device holds ", most));
+  }
+  const unsigned cluster = cluster_size(config), most_blocks = most_in_cluster(kernel.function);
+  if (cluster > 0 && device().capability_major < 9)
+    return set_error(cudaErrorInvalidConfiguration, "clusters need compute capability 9.0");
+  if (cluster > most_blocks || (cluster > 0 && grid.x % cluster != 0))
+    return set_error(cudaErrorInvalidConfiguration,
+                     concat("grid ", shape(grid), " in clusters of ", cluster, ", expected a divisor of ",
+                            grid.x, " up to ", most_blocks));
+  return cudaSuccess;
+}
+
+// Records the launch, with copies of what its caller will not keep.
+void keep(cudaLaunchConfig_t config, const Kernel& kernel) {
+  const cudaStream_t stream = std::exchange(config.stream, nullptr);
+  const std::vector<cudaLaunchAttribute> attributes(config.attrs, config.attrs + config.numAttrs);
+  record(stream, [=, arguments = kernel.copy(kernel.arguments)]() mutable {
+    cudaLaunchConfig_t again = config;
+    std::vector<cudaLaunchAttribute> own = attributes;
+    again.attrs = own.data();
+    return run(again, {kernel.function, kernel.call, arguments.get(), kernel.copy});
+  });
 }
 
 uint3 block_at(const dim3& grid, uint64_t i) {
@@ -246,23 +281,14 @@ cudaError_t run(const cudaLaunchConfig_t& config, const Kernel& kernel) {
   if (inside_launch) return set_error(cudaErrorLaunchFailure, "a kernel may not launch a kernel");
   const std::lock_guard lock(launching);
   if (const cudaError_t error = check_config(config, kernel)) return error;
+  if (const cudaError_t error = check_blocks(config, kernel)) return error;
   const dim3 grid = config.gridDim, block = config.blockDim;
   const bool cooperative = is_cooperative(config);
-  if (cooperative) {
-    int resident = 0;
-    resident_blocks(&resident, static_cast<int>(volume(block)), config.dynamicSmemBytes);
-    const uint64_t most = static_cast<uint64_t>(resident) * static_cast<uint64_t>(device().multiprocessors);
-    if (volume(grid) > most)
-      return set_error(cudaErrorCooperativeLaunchTooLarge,
-                       concat("a cooperative launch of ", volume(grid), " blocks, the device holds ", most));
+  const unsigned cluster = cluster_size(config);
+  if (is_captured(config.stream)) {
+    keep(config, kernel);
+    return cudaSuccess;
   }
-  const unsigned cluster = cluster_size(config), most_blocks = most_in_cluster(kernel.function);
-  if (cluster > 0 && device().capability_major < 9)
-    return set_error(cudaErrorInvalidConfiguration, "clusters need compute capability 9.0");
-  if (cluster > most_blocks || (cluster > 0 && grid.x % cluster != 0))
-    return set_error(cudaErrorInvalidConfiguration,
-                     concat("grid ", shape(grid), " in clusters of ", cluster, ", expected a divisor of ",
-                            grid.x, " up to ", most_blocks));
   try {
     const uint64_t seed = next_seed();
     const unsigned at_once = cluster > 0 ? cluster : 1;

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "capture.h"
 #include "core/check.h"
 #include "emulator/control.h"
 #include "emulator/runtime.h"
@@ -27,7 +28,7 @@ constexpr unsigned char kPattern = 0xCB;
 
 struct Allocation {
   size_t bytes;
-  std::thread::id owner;
+  std::thread::id owner;  // no thread: a graph
 };
 
 std::mutex guard;
@@ -57,7 +58,9 @@ void release(char* data, [[maybe_unused]] size_t bytes) {
   ::operator delete(data - kZone, std::align_val_t{kZone});
 }
 
-cudaError_t allocate(void** pointer, size_t bytes) {
+}  // namespace
+
+cudaError_t allocate(void** pointer, size_t bytes, bool of_graph) {
   if (bytes == 0) {
     *pointer = nullptr;
     return cudaSuccess;
@@ -76,7 +79,7 @@ cudaError_t allocate(void** pointer, size_t bytes) {
   __asan_poison_memory_region(data + bytes, kZone);
 #endif
   const std::lock_guard lock(guard);
-  allocations[data] = {bytes, std::this_thread::get_id()};
+  allocations[data] = {bytes, of_graph ? std::thread::id() : std::this_thread::get_id()};
   *pointer = data;
   return cudaSuccess;
 }
@@ -101,6 +104,15 @@ cudaError_t deallocate(void* pointer) {
   damage = what;
   return set_error(cudaErrorIllegalAddress, what);
 }
+
+void renew(void* pointer, size_t bytes) { std::memset(pointer, 0xFF, bytes); }
+
+cudaError_t check_around(void* pointer, size_t bytes) {
+  const std::string what = damage_of(static_cast<char*>(pointer), bytes);
+  return what.empty() ? cudaSuccess : set_error(cudaErrorIllegalAddress, what);
+}
+
+namespace {
 
 // Frees what this thread still holds; says how many buffers and bytes that was.
 std::pair<size_t, size_t> reclaim() {
@@ -139,24 +151,31 @@ void free_leaks() {
 
 namespace emulator = fastarch::emulator;
 
-cudaError_t cudaMallocAsync(void** pointer, size_t bytes, cudaStream_t) {
-  return emulator::allocate(pointer, bytes);
+cudaError_t cudaMallocAsync(void** pointer, size_t bytes, cudaStream_t stream) {
+  if (emulator::is_captured(stream)) return emulator::record_allocation(stream, pointer, bytes);
+  return emulator::allocate(pointer, bytes, false);
 }
-cudaError_t cudaMalloc(void** pointer, size_t bytes) { return emulator::allocate(pointer, bytes); }
-cudaError_t cudaFreeAsync(void* pointer, cudaStream_t) { return emulator::deallocate(pointer); }
+cudaError_t cudaMalloc(void** pointer, size_t bytes) { return emulator::allocate(pointer, bytes, false); }
+cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
+  return emulator::is_captured(stream) ? emulator::record_release(stream, pointer)
+                                       : emulator::deallocate(pointer);
+}
 cudaError_t cudaFree(void* pointer) { return emulator::deallocate(pointer); }
 
 cudaError_t cudaMemset(void* pointer, int byte, size_t bytes) {
   if (bytes > 0) std::memset(pointer, byte, bytes);
   return cudaSuccess;
 }
-cudaError_t cudaMemsetAsync(void* pointer, int byte, size_t bytes, cudaStream_t) {
-  return cudaMemset(pointer, byte, bytes);
+cudaError_t cudaMemsetAsync(void* pointer, int byte, size_t bytes, cudaStream_t stream) {
+  const auto work = [=] { return cudaMemset(pointer, byte, bytes); };
+  return emulator::record(stream, work) ? cudaSuccess : work();
 }
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
   if (bytes > 0) std::memmove(to, from, bytes);
   return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
-  return cudaMemcpy(to, from, bytes, kind);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
+  const auto work = [=] { return cudaMemcpy(to, from, bytes, kind); };
+  return emulator::record(stream, work) ? cudaSuccess : work();
 }

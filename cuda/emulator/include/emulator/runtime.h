@@ -1,7 +1,8 @@
 // The part of the CUDA runtime's host interface that the launchers use. Everything runs at once: a stream
-// orders nothing. A call that fails leaves a sentence that says why, which cudaGetErrorString() returns on
-// the same thread.
+// orders nothing, but keeps what it is told while it is captured. A call that fails leaves a sentence that
+// says why, which cudaGetErrorString() returns on the same thread.
 #pragma once
+#include <memory>
 #include <tuple>
 #include <utility>
 
@@ -18,9 +19,13 @@ enum cudaError_t {
   cudaErrorLaunchOutOfResources = 701,
   cudaErrorLaunchFailure = 719,
   cudaErrorCooperativeLaunchTooLarge = 720,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureUnmatched = 903,
 };
 
 using cudaStream_t = struct CUstream_st*;
+using cudaGraph_t = struct CUgraph_st*;
+using cudaGraphExec_t = struct CUgraphExec_st*;
 
 using cudaEvent_t = struct CUevent_st*;
 
@@ -134,6 +139,15 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream = nullptr);
 
+// As of CUDA: what a captured stream is told is kept, with the values of its arguments, and runs when the
+// graph is launched. Other streams go on as ever, whatever the mode.
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long flags = 0);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+
 template <class T>
 cudaError_t cudaMalloc(T** pointer, size_t bytes) {
   return cudaMalloc(reinterpret_cast<void**>(pointer), bytes);
@@ -145,11 +159,12 @@ cudaError_t cudaMallocAsync(T** pointer, size_t bytes, cudaStream_t stream) {
 
 namespace fastarch::emulator {
 
-// The kernel with its arguments, called once by each thread.
+// The kernel with its arguments, called once by each thread; `copy` of them outlives the launch.
 struct Kernel {
   const void* function;
   void (*call)(const void* arguments);
   const void* arguments;
+  std::shared_ptr<const void> (*copy)(const void* arguments);
 };
 
 cudaError_t run(const cudaLaunchConfig_t& config, const Kernel& kernel);
@@ -166,7 +181,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     const Call& c = *static_cast<const Call*>(arguments);
     std::apply(c.first, c.second);
   };
-  return fastarch::emulator::run(*config, {reinterpret_cast<const void*>(kernel), invoke, &call});
+  const auto copy = [](const void* arguments) -> std::shared_ptr<const void> {
+    return std::make_shared<const Call>(*static_cast<const Call*>(arguments));
+  };
+  return fastarch::emulator::run(*config, {reinterpret_cast<const void*>(kernel), invoke, &call, copy});
 }
 
 template <class... Params>
