@@ -34,7 +34,11 @@ def contenders_of(p: Convolution, direction: str, place: Place) -> tuple[list[Co
     for contender in peers.ours(place, apart(*here)):
         contenders.append(Contender(f"{contender.name} apart", contender.run))
     if peers.torch is not None:
-        contenders += peers.theirs(place, _by_torch(p, direction, *(place.tensor(a) for a in host)))
+        tensors = [place.tensor(a) for a in host]
+        contenders += peers.theirs(place, _by_torch(p, direction, *tensors))
+        if place.device == "cuda":
+            # In double precision the processor would take longer than all measurements.
+            return contenders, _by_torch(p, direction, *(a.double() for a in tensors))().cpu().numpy()
     with fa.backend("numpy"):
         return contenders, apart(*(a.astype(float) for a in host))()
 

@@ -1,6 +1,7 @@
 """The multiply's plans: what the model of cuda/gemm/plan.h expects of each, and what it takes.
 
     python bench/plans.py [--networks resnet50 ...] [--n 64] [--precisions float32 tf32] [--json out.json]
+        [--budget 320]
 
 Runs the convolutions and the linear layers of the networks under fa.autotune, which times every plan within
 four times the best estimate, and prints for each product the model's choice beside the fastest. The JSON has
@@ -16,9 +17,11 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import budget
 import layers
 import numpy as np
 from timing import environment
@@ -37,9 +40,14 @@ LINEAR = (
 )
 
 
-def linear_layers(xp: Any, dtype: Any, shapes: Any) -> None:
+Late = Callable[[str], bool]  # whether a layer is left out
+
+
+def linear_layers(xp: Any, dtype: Any, shapes: Any, late: Late) -> None:
     """Forward and both gradients of every layer."""
     for rows, inputs, outputs in shapes:
+        if late(f"linear {rows}x{inputs}x{outputs}"):
+            continue
         x, weight, dy = (
             normal(xp, shape, dtype) for shape in ((rows, inputs), (outputs, inputs), (rows, outputs))
         )
@@ -47,10 +55,12 @@ def linear_layers(xp: Any, dtype: Any, shapes: Any) -> None:
         fa.ops.linear_backward(dy, x, weight)
 
 
-def convolutions(xp: Any, dtype: Any, networks: list[str], n: int) -> None:
+def convolutions(xp: Any, dtype: Any, networks: list[str], n: int, late: Late) -> None:
     """Forward and both gradients of every layer, once for each shape."""
     for network in networks:
         for p, _ in layers.layers(network, n):
+            if late(p.name):
+                continue
             x = normal(xp, (p.n, p.c, p.size, p.size), dtype)
             weight = normal(xp, (p.k, p.c // p.groups, p.r, p.r), dtype)
             geometry = {"stride": p.stride, "padding": p.padding, "groups": p.groups}
@@ -77,6 +87,33 @@ def report(tuning: dict[str, Any]) -> str:
     )
 
 
+def measure(
+    module: Any,
+    xp: Any,
+    precision: str,
+    shapes: Any,
+    arguments: argparse.Namespace,
+    deadline: budget.Deadline,
+    kept: list[dict[str, Any]],
+) -> None:
+    """All layers in one precision; its plans, those before an error too, into `kept`."""
+    half = precision == "float16"
+    dtype = np.float16 if half else np.float32
+    module.forget_plans()
+
+    def late(layer: str) -> bool:
+        return deadline.passed(f"{precision} {layer}")
+
+    try:
+        with fa.autotune(), fa.precision("float32" if half else precision):
+            linear_layers(xp, dtype, shapes, late)
+            convolutions(xp, dtype, arguments.networks, arguments.n, late)
+    finally:
+        for tuning in module.tunings():
+            print(report(tuning), flush=True)
+            kept.append({"precision": precision, **tuning})
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
@@ -88,6 +125,7 @@ def main() -> int:
         "--emulator", action="store_true", help="small layers on the emulator, to try this program"
     )
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no further layer after these")
     arguments = parser.parse_args()
 
     backend = "emulator" if arguments.emulator else "cuda"
@@ -98,22 +136,23 @@ def main() -> int:
     module = importlib.import_module(f"fastarch._{backend}")
     xp = np if arguments.emulator else importlib.import_module("cupy")
     shapes = LINEAR[-1:] if arguments.emulator else LINEAR
-    kept = []
-    with tempfile.TemporaryDirectory() as folder, fa.backend(backend):
-        os.environ["FASTARCH_AUTOTUNE_CACHE"] = str(Path(folder) / "plans.json")  # everything anew
-        for precision in arguments.precisions:
-            half = precision == "float16"
-            module.forget_plans()
-            with fa.autotune(), fa.precision("float32" if half else precision):
-                linear_layers(xp, np.float16 if half else np.float32, shapes)
-                convolutions(xp, np.float16 if half else np.float32, arguments.networks, arguments.n)
-            for tuning in module.tunings():
-                print(report(tuning), flush=True)
-                kept.append({"precision": precision, **tuning})
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"environment": environment(), "plans": kept}, indent=1))
+    deadline = budget.Deadline(arguments.budget)
+    out: dict[str, Any] = {"environment": environment(), "plans": []}
+    try:
+        with tempfile.TemporaryDirectory() as folder, fa.backend(backend):
+            os.environ["FASTARCH_AUTOTUNE_CACHE"] = str(Path(folder) / "plans.json")  # everything anew
+            for precision in arguments.precisions:
+                measure(module, xp, precision, shapes, arguments, deadline, out["plans"])
+    finally:  # what was measured before an error, or the end of the time, is kept
+        if deadline.left_out:
+            out["left_out"] = deadline.left_out
+            print(f"left out after {arguments.budget:g} s: {len(deadline.left_out)} layers")
+        if arguments.json:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(json.dumps(out, indent=1))
     return 0
 
 
 if __name__ == "__main__":
+    budget.end_in_order()
     sys.exit(main())

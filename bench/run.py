@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import budget
 import import_time
 import layers
 import lenet
@@ -45,21 +45,6 @@ def report(results: list[Result], kept: list[dict[str, Any]]) -> None:
         kept.append(result.to_dict())
 
 
-class Deadline:
-    """Until when problems are begun, and those that were not."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self.end = None if seconds is None else time.monotonic() + seconds
-        self.left_out: list[str] = []
-
-    def passed(self, problem: str) -> bool:
-        """Whether this problem is left out."""
-        late = self.end is not None and time.monotonic() > self.end
-        if late:
-            self.left_out.append(problem)
-        return late
-
-
 def problems_of(suite: str, place: peers.Place, quick: bool) -> list[Any]:
     """What a suite of kernels measures; at a batch that fills the device."""
     on_device = place.device == "cuda"
@@ -73,10 +58,14 @@ def problems_of(suite: str, place: peers.Place, quick: bool) -> list[Any]:
 
 
 def kernels(
-    suite: str, place: peers.Place, seconds: float, quick: bool, deadline: Deadline
-) -> list[dict[str, Any]]:
-    """A suite of convolution or pooling, or the layers of the networks."""
-    kept: list[dict[str, Any]] = []
+    suite: str,
+    place: peers.Place,
+    seconds: float,
+    quick: bool,
+    deadline: budget.Deadline,
+    kept: list[dict[str, Any]],
+) -> None:
+    """A suite of convolution or pooling, or the layers of the networks, row by row into `kept`."""
     clock = DeviceClock() if place.device == "cuda" else WallClock()
     passes, make = CONTENDERS.get(suite, CONTENDERS["conv2d"])
     for problem in problems_of(suite, place, quick):
@@ -87,14 +76,17 @@ def kernels(
             contenders, reference = make(problem, direction, place)
             flops = None if suite == "pool2d" else problem.flops
             report(compare(suite, name, contenders, reference, clock, seconds, flops), kept)
-    return kept
 
 
 def passes_of(
-    suite: str, place: peers.Place, seconds: float, quick: bool, deadline: Deadline
-) -> list[dict[str, Any]]:
-    """The recurrent or the memory table."""
-    kept: list[dict[str, Any]] = []
+    suite: str,
+    place: peers.Place,
+    seconds: float,
+    quick: bool,
+    deadline: budget.Deadline,
+    kept: list[dict[str, Any]],
+) -> None:
+    """The recurrent or the memory table, row by row into `kept`."""
     clock = DeviceClock() if place.device == "cuda" else WallClock()
     module: Any = recurrent if suite == "recurrent" else memory
     problems = module.DEVICE if place.device == "cuda" else module.HOST
@@ -111,7 +103,6 @@ def passes_of(
         if not deadline.passed(step.name):
             entries, least = memory.steps(step, place)
             report(compare(suite, step.name, entries, None, clock, seconds, least_bytes=least), kept)
-    return kept
 
 
 def waiting(contender: str) -> Callable[[], float]:
@@ -120,45 +111,45 @@ def waiting(contender: str) -> Callable[[], float]:
     return lambda: float(step().item())
 
 
-def training(place: peers.Place, seconds: float) -> list[dict[str, Any]]:
-    """The LeNet-5 step: time interleaved in this process, peak memory in processes of their own."""
+def training(place: peers.Place, seconds: float, kept: list[dict[str, Any]]) -> None:
+    """The LeNet-5 step, into `kept`: time interleaved in this process, memory in processes of their own."""
     names = [f"fastarch {name}" for name in place.backends]
     if peers.torch is not None:
         names.append("torch cuda" if place.device == "cuda" else "torch cpu")
     contenders = [Contender(name, waiting(name), peer=name.startswith("torch")) for name in names]
-    kept: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     # On a device too the host's clock: Python's work is part of a step of this size.
-    report(compare("lenet", f"LeNet-5 step of {lenet.BATCH}", contenders, None, WallClock(), seconds), kept)
-    for row in kept:
+    report(compare("lenet", f"LeNet-5 step of {lenet.BATCH}", contenders, None, WallClock(), seconds), rows)
+    kept += rows
+    for row in rows:
         row |= lenet.peak_memory(row["contender"])
         memory = f"peak {row['peak_mib']:.0f} MiB, {row['imports_mib']:.0f} after imports"
-        print(f"{'':<42} {row['contender']:<22} {memory}")
-    return kept
+        print(f"{'':<42} {row['contender']:<30} {memory}")
 
 
 def measure(
-    options: argparse.Namespace, place: peers.Place, seconds: float, deadline: Deadline, out: dict[str, Any]
+    options: argparse.Namespace,
+    place: peers.Place,
+    seconds: float,
+    deadline: budget.Deadline,
+    out: dict[str, Any],
 ) -> None:
     """All suites that were asked for, into `out`."""
     print(HEADER, flush=True)
     for suite in (*CONTENDERS, "layers"):
         if suite in options.only:
             # Many layers: shorter rounds.
-            out["results"] += kernels(
-                suite, place, 0.1 if suite == "layers" else seconds, options.quick, deadline
-            )
+            each = 0.1 if suite == "layers" else seconds
+            kernels(suite, place, each, options.quick, deadline, out["results"])
     for suite in ("memory", "recurrent"):
         if suite in options.only:
             # Many contenders: shorter rounds.
-            out["results"] += passes_of(suite, place, seconds / 10, options.quick, deadline)
-    if deadline.left_out:
-        out["left_out"] = deadline.left_out
-        print(f"left out after {options.budget:g} s: {len(deadline.left_out)} of the tables' passes")
+            passes_of(suite, place, seconds / 10, options.quick, deadline, out["results"])
     if "rbm" in options.only:
         clock = DeviceClock() if place.device == "cuda" else WallClock()
         report(rbm.measure(place, clock, seconds, options.quick), out["results"])
     if "lenet" in options.only:
-        out["results"] += training(place, 2 * seconds)
+        training(place, 2 * seconds, out["results"])
     if "overhead" in options.only:
         out["overhead_us"] = overhead.measure(options.quick)
         print("\nwhat the Python layer adds to a call")
@@ -178,11 +169,11 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=SUITES + TABLES, default=SUITES, help="which suites")
     parser.add_argument("--device", choices=("host", "cuda"), help="default: cuda where it is usable")
     parser.add_argument(
-        "--budget", type=float, metavar="SECONDS", help="begin no further problem of a long table after these"
+        "--budget", type=float, metavar="SECONDS", help="begin no further problem of a table after these"
     )
     options = parser.parse_args()
 
-    deadline = Deadline(options.budget)
+    deadline = budget.Deadline(options.budget)
     reason = backends.reason_unusable("cuda")
     if options.device == "cuda" and reason:
         parser.error(f"--device cuda: {reason}")
@@ -191,7 +182,10 @@ def main() -> int:
     out: dict[str, Any] = {"environment": environment(), "place": place.device, "results": []}
     try:
         measure(options, place, seconds, deadline, out)
-    finally:  # what was measured before an error is kept
+    finally:  # what was measured before an error, or the end of the time, is kept
+        if deadline.left_out:
+            out["left_out"] = deadline.left_out
+            print(f"left out after {options.budget:g} s: {len(deadline.left_out)} of the tables' passes")
         if options.json:
             options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(json.dumps(out, indent=1) + "\n")
@@ -199,4 +193,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    budget.end_in_order()
     sys.exit(main())

@@ -162,9 +162,10 @@ def line(result: Result) -> str:
 def environment() -> dict[str, Any]:
     """What a figure depends on: device, driver, commit, versions, threads."""
     root = Path(__file__).resolve().parent.parent
+    changes = _output(["git", "-C", str(root), "status", "--porcelain"])
     information = {
         "commit": _output(["git", "-C", str(root), "rev-parse", "HEAD"]),
-        "clean": not _output(["git", "-C", str(root), "status", "--porcelain"]),
+        "clean": None if changes is None else not changes,  # None: nobody knows
         "processor": _processor(),
         "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),

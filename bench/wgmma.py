@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import budget
 import numpy as np
 import torch
 from timing import HEADER, Contender, DeviceClock, compare, environment, line
@@ -64,36 +65,52 @@ def reference(entries: list[Contender]) -> np.ndarray:
     return entries[-1].run().double().cpu().numpy()
 
 
+def measure(module: Any, seconds: float, deadline: budget.Deadline, kept: list[dict[str, Any]]) -> None:
+    """All products, into `kept`."""
+    print(HEADER)
+    for shape in SHAPES:
+        for dtype in ("bfloat16", "float16", "tf32"):
+            for product in PRODUCTS[: 1 if dtype == "tf32" else 3]:
+                name = f"{'x'.join(map(str, shape))} {dtype} {product}"
+                if deadline.passed(name):
+                    continue
+                entries = contenders(shape, product, dtype, module)
+                flops = 2.0 * shape[0] * shape[1] * shape[2]
+                clock = DeviceClock()
+                for result in compare("wgmma", name, entries, reference(entries), clock, seconds, flops):
+                    print(line(result), flush=True)
+                    kept.append(result.to_dict())
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", type=Path, help="where the results go")
     parser.add_argument("--seconds", type=float, default=1.0, help="for each contender (default 1)")
+    parser.add_argument(
+        "--budget", type=float, metavar="SECONDS", help="begin no further product after these"
+    )
     options = parser.parse_args()
     with fa.backend("cuda"):  # says why where there is none
         module = backends._loaded["cuda"]
     if torch.cuda.get_device_capability() != (9, 0):
         print("bench/wgmma.py: wgmma is for compute capability 9.0 alone")
         return 1
-    print(HEADER)
-    kept = []
-    for shape in SHAPES:
-        for dtype in ("bfloat16", "float16", "tf32"):
-            for product in PRODUCTS[: 1 if dtype == "tf32" else 3]:
-                entries = contenders(shape, product, dtype, module)
-                name = f"{'x'.join(map(str, shape))} {dtype} {product}"
-                flops = 2.0 * shape[0] * shape[1] * shape[2]
-                clock = DeviceClock()
-                for result in compare(
-                    "wgmma", name, entries, reference(entries), clock, options.seconds, flops
-                ):
-                    print(line(result), flush=True)
-                    kept.append(result.to_dict())
-    if options.json:
-        options.json.write_text(json.dumps({"environment": environment(), "results": kept}, indent=1))
+    deadline = budget.Deadline(options.budget)
+    out: dict[str, Any] = {"environment": environment(), "results": []}
+    try:
+        measure(module, options.seconds, deadline, out["results"])
+    finally:  # what was measured before an error, or the end of the time, is kept
+        if deadline.left_out:
+            out["left_out"] = deadline.left_out
+            print(f"left out after {options.budget:g} s: {len(deadline.left_out)} products")
+        if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(out, indent=1))
     return 0
 
 
 if __name__ == "__main__":
+    budget.end_in_order()
     raise SystemExit(main())

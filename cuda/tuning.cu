@@ -26,6 +26,12 @@ Book& book() {
   return *instance;
 }
 
+template <size_t N>
+void destroy_events(const std::array<cudaEvent_t, N>& events) {
+  for (const cudaEvent_t event : events)
+    if (event) static_cast<void>(cudaEventDestroy(event));
+}
+
 }  // namespace
 
 void set_autotune_default(bool on) { by_default = on; }
@@ -118,19 +124,31 @@ std::string device_text() {
 
 bool is_capturing(Stream stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  check_cuda(cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status), "cudaStreamIsCapturing");
+  const cudaError_t error = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status);
+#ifndef FASTARCH_EMULATOR
+  if (error == cudaErrorStreamCaptureImplicit) {  // the default stream would wait for one that is captured
+    static_cast<void>(cudaGetLastError());
+    return true;
+  }
+#endif
+  check_cuda(error, "cudaStreamIsCapturing");
   return status != cudaStreamCaptureStatusNone;
 }
 
 StreamTimer::StreamTimer(Stream stream) : stream_(stream) {
   check_cuda(cudaThreadExchangeStreamCaptureMode(&mode_), "cudaThreadExchangeStreamCaptureMode");
-  for (cudaEvent_t& event : events_) check_cuda(cudaEventCreate(&event), "cudaEventCreate");
+  try {
+    for (cudaEvent_t& event : events_) check_cuda(cudaEventCreate(&event), "cudaEventCreate");
+  } catch (...) {  // what is half made has no destructor
+    destroy_events(events_);
+    static_cast<void>(cudaThreadExchangeStreamCaptureMode(&mode_));
+    throw;
+  }
 }
 
 StreamTimer::~StreamTimer() {
-  for (const cudaEvent_t event : events_)
-    if (event) cudaEventDestroy(event);
-  cudaThreadExchangeStreamCaptureMode(&mode_);
+  destroy_events(events_);
+  static_cast<void>(cudaThreadExchangeStreamCaptureMode(&mode_));
 }
 
 void StreamTimer::mark(int i) {

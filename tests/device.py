@@ -152,7 +152,10 @@ class Device(ModuleType):
         return lambda *args, **kwargs: self.call(function, args, kwargs)
 
     def asarray(self, host: Any, dtype: Any = None, order: str = "C") -> Any:
-        return host if isinstance(host, ndarray) else self.ndarray(np.array(host, dtype, order=order))
+        if isinstance(host, ndarray):
+            return host
+        self.wait()  # a graph would hold the host's memory, not what lies in it
+        return self.ndarray(np.array(host, dtype, order=order))
 
     array = asarray
 

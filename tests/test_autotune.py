@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import os
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,54 @@ def test_a_problem_is_more_than_its_shape(process: Process) -> None:
     assert not any("::" in problem for problem in found)
 
 
+def test_channels_last_problems_are_told_apart(process: Process) -> None:
+    """By extents, window and stride, though the products' extents are alike."""
+    cases = [
+        ((6, 6), (3, 3), (1, 1), 0),
+        ((6, 6), (3, 3), (2, 2), 2),
+        ((4, 10), (3, 3), (1, 1), 0),
+        ((4, 12), (1, 9), (1, 1), 0),
+        ((9, 6), (3, 3), (2, 1), 0),
+        ((6, 9), (3, 3), (1, 2), 0),
+    ]
+    random = np.random.default_rng(2)
+    for image, window, stride, padding in cases:
+        x = random.normal(size=(1, *image, 2)).astype(np.float32)
+        weight = random.normal(size=(3, 2, *window)).astype(np.float32)
+        options: dict[str, Any] = {"stride": stride, "padding": padding, "layout": "NHWC"}
+        with fa.backend("emulator"):
+            y = fa.ops.conv2d(x, weight, **options)
+            plain = [y, *fa.ops.conv2d_backward(y, x, weight, **options)]
+            with fa.autotune():
+                tuned = [fa.ops.conv2d(x, weight, **options)]
+                tuned += fa.ops.conv2d_backward(y, x, weight, **options)
+        for ours, theirs in zip(tuned, plain, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3)
+    found = [choice["problem"] for choice in process.module.tunings()]
+    assert len(found) == 3 * len(cases)
+    assert {problem.split(":")[0] for problem in found} == {
+        "conv2d_forward",
+        "conv2d_backward_input",
+        "conv2d_backward_weight",
+    }
+
+
+def test_wgmma_plans_for_itself(process: Process) -> None:
+    x = np.ones((64, 64), np.float16)
+    before = process.module.set_wgmma(True)
+    try:
+        with fa.backend("emulator"), fa.autotune():
+            count = process.module.wgmma_products()
+            fa.ops.linear(x, x)
+            assert process.module.wgmma_products() == count + 1
+            assert process.module.tunings() == []
+            with autotuning.forced_plan("1x2x3"), pytest.raises(ValueError, match="no tile 1x2x3"):
+                fa.ops.linear(x, x)
+            assert process.module.wgmma_products() == count + 1
+    finally:
+        process.module.set_wgmma(before)
+
+
 def test_a_later_process_finds_it_in_the_file(process: Process) -> None:
     process.make_fastest("16x64x16", 1)
     first = process.tuned()
@@ -221,6 +271,9 @@ DAMAGED = {
     "no_tile": '{"format": 1, "plans": {"a": {"b": {"slices": 1, "microseconds": 1}}}}',
     "slices": '{"format": 1, "plans": {"a": {"b": {"tile": "1x1x1", "slices": 0, "microseconds": 1}}}}',
     "infinite": '{"format": 1, "plans": {"a": {"b": {"tile": "1x1x1", "slices": 1, "microseconds": NaN}}}}',
+    "huge": '{"format": 1, "plans": {"a": {"b": {"tile": "1x1x1", "slices": 1, "microseconds": 1%s}}}}'
+    % ("0" * 400),
+    "true": '{"format": true, "plans": {}}',
     "deep": "[" * 100_000,
     "bytes": "\ufffe\x00",
 }
@@ -254,6 +307,32 @@ def test_a_place_that_cannot_be_written(process: Process, monkeypatch: pytest.Mo
     with pytest.warns(RuntimeWarning, match=r"plans.json cannot be written \(.+\): what is chosen ends"):
         process.tuned()
     assert process.launches(process.tuned) <= 2
+
+
+def test_without_a_home_nothing_is_kept(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTARCH_AUTOTUNE_CACHE", "~no-user-of-that-name/plans.json")
+    assert autotuning.cache_file() is None
+    assert fa.info().autotune == {"on": False, "file": None, "entries": 0}
+    with pytest.warns(RuntimeWarning, match=r"^\[autotune\] the home directory is unknown") as caught:
+        process.tuned()
+    assert len(caught) == 1
+    assert process.launches(process.tuned) <= 2
+    assert len(process.module.tunings()) == 1
+
+
+def test_a_block_that_cannot_be_entered_is_not(process: Process) -> None:
+    """Where warnings are errors; and those in the middle of an operator do not stop it."""
+    process.file.parent.write_text("no folder")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeWarning, match=r"plans.json cannot be used"):
+            process.tuned()
+        assert not autotuning.current()
+        assert process.launches(process.linear) <= 2
+        assert process.module.tunings() == []
+        process.tuned()
+    assert len(process.module.tunings()) == 1
+    assert not autotuning.current()
 
 
 def test_nothing_is_tried_during_a_capture(process: Process) -> None:
@@ -300,6 +379,7 @@ def test_threads_try_once_and_choose_for_themselves(process: Process) -> None:
         thread.start()
         thread.join()
         assert inside == [False]
+        assert contextvars.Context().run(autotuning.current)  # a thread's, as in the kernels
 
 
 def test_what_happens_in_place_happens_once(process: Process) -> None:

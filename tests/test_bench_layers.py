@@ -70,3 +70,65 @@ def test_plans_are_reported(tmp_path):
     for plan in plans:
         assert plan["microseconds"] == min(trial["microseconds"] for trial in plan["trials"])
         assert {"tile", "slices", "model_cycles"} < set(plan["trials"][0])
+
+
+@pytest.mark.parametrize("script", ["run", "plans"])
+def test_what_was_measured_before_sigterm_is_kept(script, tmp_path):
+    """As sent by `timeout`: the program ends with its status, and writes what it has."""
+    out = tmp_path / "made" / "out.json"
+    options = ["--only", "pool2d", "--device", "host", "--quick"]
+    if script == "plans":
+        pytest.importorskip("fastarch._emulator", reason="_emulator is not in this build")
+        options = ["--emulator", "--networks", "--precisions", *["float32"] * 1000]
+    command = [sys.executable, "-u", str(BENCH / f"{script}.py"), *options, "--json", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        for _ in range(4):  # run: a header, and rows
+            assert program.stdout.readline()
+        program.terminate()
+        program.communicate(timeout=60)
+    assert program.returncode == 124
+    kept = json.loads(out.read_text())
+    assert kept["environment"]
+    assert kept["results" if script == "run" else "plans"]
+
+
+def test_references_of_a_device_are_pytorch_s(bench):
+    """On the host in place of a device: in double precision, of the shape that the contenders have."""
+    torch = pytest.importorskip("torch")
+    import max_pooled
+    import peers
+    from timing import relative_error
+
+    class Pretended(peers.Place):
+        backends = ("numpy",)
+
+        def native(self, array):
+            return array
+
+        def tensor(self, array):
+            return torch.from_numpy(array)
+
+    made = [
+        max_pooled.contenders_of(peers.Convolution("small", 2, 3, 9, 4, 3, 1, 1), passed, Pretended("cuda"))
+        for passed in max_pooled.PASSES
+    ]
+    for kind in ("max", "average", "adaptive"):
+        for layout in ("NCHW", "NHWC"):
+            problem = peers.Pooling("small", kind, 2, 3, 6, 3 if kind != "adaptive" else 2, 2, 1, layout)
+            made += [
+                peers.pooling_contenders(problem, passed, Pretended("cuda"))
+                for passed in ("forward", "backward")
+            ]
+    for contenders, reference in made:
+        assert reference.dtype == "float64"
+        for contender in contenders:
+            assert relative_error(contender.run(), reference) < 1e-5, contender.name
+
+
+def test_nobody_knows_whether_a_tree_without_git_is_clean(bench, monkeypatch):
+    import timing
+
+    monkeypatch.setattr(timing, "_output", lambda command: None)
+    assert timing.environment()["clean"] is None
+    monkeypatch.setattr(timing, "_output", lambda command: "")
+    assert timing.environment()["clean"] is True

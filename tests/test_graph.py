@@ -436,3 +436,71 @@ def test_a_norm_read_on_the_host_is_refused() -> None:
     graph(X)
     with pytest.raises(RuntimeError, match=r"\[graph\] clip_grad_norm_ with error_if_nonfinite reads"):
         graph(X)
+
+
+def test_an_option_that_was_on_for_a_step_beside_the_graph(equal_bits: Any, device: Device) -> None:
+    """The step makes more state; the replays after it go on with the same count and the same means."""
+
+    def disturb(index: int, chosen: Any, step: Any) -> None:
+        if index == 2:
+            chosen.param_groups[0]["amsgrad"] = True
+            step(device.asarray(X), device.asarray(TARGET))
+            chosen.param_groups[0]["amsgrad"] = False
+
+    log = equal_bits(OPTIMIZERS["Adam"], disturb)
+    assert (log.count("begin"), log.count("launch")) == (1, 4)
+
+
+def test_betas_changed_in_place_capture_anew(device: Device) -> None:
+    parameter = parameter_on(device)
+    optimizer = fa.optim.Adam([parameter], betas=[0.9, 0.999])  # type: ignore[arg-type]
+    graph, x = fa.cuda.graph(replayable(device, optimizer, parameter)), device.ndarray(np.ones(2))
+    for _ in range(2):
+        graph(x)
+    optimizer.param_groups[0]["betas"][0] = 0.5
+    for _ in range(2):
+        graph(x)
+    assert device.log.count("begin") == 2
+
+
+@pytest.mark.parametrize("kind", [fa.optim.Adam, fa.optim.RMSprop, fa.optim.SGD])
+def test_a_replay_without_numbers_counts_nothing(device: Device, kind: Any) -> None:
+    """Of two optimizers the second has a learning rate that is none."""
+    pair = [parameter_on(device), parameter_on(device)]
+    first, second = fa.optim.Adam(pair[:1]), kind(pair[1:])
+
+    def step(x: Any) -> Any:
+        y = dropped(x)
+        for optimizer, parameter in zip((first, second), pair):
+            replayable(device, optimizer, parameter)(x)
+        return y
+
+    graph, x = fa.cuda.graph(step), device.ndarray(np.ones(8, np.float32))
+    for _ in range(3):
+        graph(x)
+    before = first.state_dict()["state"][0]["step"], second.state_dict()["state"], fa.random.get_state()
+    second.param_groups[0]["lr"] = "fast"
+    with pytest.raises((TypeError, ValueError)):
+        graph(x)
+    after = first.state_dict()["state"][0]["step"], second.state_dict()["state"], fa.random.get_state()
+    _assert_same(after, before)
+    assert before[0] == 3
+    second.param_groups[0]["lr"] = 0.1
+    graph(x)
+    assert first.state_dict()["state"][0]["step"] == 4
+    assert device.log.count("begin") == 1
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_sequences_of_several_lengths_are_refused(device: Device, on_device: bool) -> None:
+    layer = nn.LSTM(3, 4).to("cuda" if on_device else "cpu")
+    x = device.asarray(X) if on_device else X
+    lengths = [6] * 5
+    graph = fa.cuda.graph(lambda x: layer(x, lengths=lengths)[0])
+    for _ in range(3):
+        graph(x)  # of one length: nothing is packed
+    lengths[2] = 3
+    graph = fa.cuda.graph(lambda x: layer(x, lengths=lengths)[0])
+    graph(x)
+    with pytest.raises(RuntimeError, match=r"^\[graph\] sequences of several lengths are packed on the host"):
+        graph(x)

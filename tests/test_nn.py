@@ -166,9 +166,9 @@ def test_gradients_that_nobody_needs_are_not_computed(monkeypatch: pytest.Monkey
     asked = []
     original = fa.ops.conv2d_backward
 
-    def watch(dy: Any, x: Any, weight: Any, bias: Any, *rest: Any) -> Any:
+    def watch(dy: Any, x: Any, weight: Any, bias: Any, *rest: Any, **options: Any) -> Any:
         asked.append((bias, rest[-1]))
-        return original(dy, x, weight, bias, *rest)
+        return original(dy, x, weight, bias, *rest, **options)
 
     monkeypatch.setattr(fa.ops, "conv2d_backward", watch)
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3, bias=False))

@@ -263,6 +263,24 @@ def test_layer_norm_makes_the_scale_of_weights_irrelevant(kind: str) -> None:
     np.testing.assert_allclose(layer(x)[0].data, y.data, atol=1e-2)
 
 
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_16_bit_layers_begin_as_float32_s(name: str) -> None:
+    kind = np.dtype(np.float16) if name == "float16" else fa.arrays.bfloat16_dtype("test", "dtype")
+    for make in (
+        lambda dtype: nn.LSTM(3, 4, proj_size=2, layer_norm=True, dtype=dtype),
+        lambda dtype: nn.GRUCell(3, 4, dtype=dtype),
+        lambda dtype: nn.Linear(3, 4, dtype=dtype),
+        lambda dtype: nn.Conv2d(3, 4, 3, dtype=dtype),
+    ):
+        fa.manual_seed(3)
+        wide = make(np.float32)
+        fa.manual_seed(3)
+        narrow = make(kind)
+        for a, b in zip(wide.parameters(), narrow.parameters(), strict=True):
+            assert b.dtype == kind
+            assert np.array_equal(a.data.astype(kind), b.data)
+
+
 def test_forget_bias() -> None:
     layer = nn.LSTM(3, 4, 2, bidirectional=True, forget_bias=1.0)
     for suffix in ("l0", "l0_reverse", "l1", "l1_reverse"):
@@ -348,6 +366,7 @@ def test_how_it_looks_and_counts() -> None:
     step = nn.LSTMCell(3, 4, proj_size=2, layer_norm=True)
     assert repr(step) == "LSTMCell(3, 4, proj_size=2, layer_norm=True)"
     assert step.multiply_adds((5, 3), (5, 2)) == 5 * (16 * (3 + 2) + 2 * 4)
+    assert repr(nn.LSTM(3, 4, forget_bias=1.0)) == "LSTM(3, 4, forget_bias=1.0)"
     assert repr(nn.GRUCell(3, 4, reset_before=True)) == "GRUCell(3, 4, reset_before=True)"
     layer = nn.LSTM(3, 4, 2, bidirectional=True)
     assert layer.multiply_adds((5, 2, 3), (5, 2, 8)) == 5 * 2 * 2 * 16 * ((3 + 4) + (8 + 4))
@@ -374,7 +393,15 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: nn.GRUCell(3, 4, layer_norm=True, reset_before=True), ValueError, "reset_before=False"),
     (lambda: nn.LSTMCell(3, 4, proj_size=4), ValueError, "proj_size must be 0"),
     (lambda: nn.LSTMCell(3, 4)(np.zeros((2, 3)), np.zeros((2, 4))), TypeError, "must be a pair"),
-    (lambda: nn.GRU(3, 4, drop_out=0.5), TypeError, "unexpected keyword argument 'drop_out'"),
+    (lambda: nn.GRU(3, 4, drop_out=0.5), TypeError, r"\[GRU\] got an unexpected keyword argument 'drop_out'"),
+    (lambda: nn.LSTM(3, 4, foo=1), TypeError, r"\[LSTM\] got an unexpected keyword argument 'foo'"),
+    (lambda: nn.LSTMCell(3, 4, proj=1), TypeError, r"\[LSTMCell\] got an unexpected keyword argument 'proj'"),
+    (lambda: nn.RNN(3, 4, zoneout="a"), TypeError, r"\[RNN\] zoneout must be a number, got 'a'"),
+    (lambda: nn.RNN(3, 4, zoneout=None), TypeError, r"\[RNN\] zoneout must be a number, got None"),
+    (lambda: nn.GRU(3, 4, dropout="a"), TypeError, r"\[GRU\] dropout must be a number, got 'a'"),
+    (lambda: nn.LSTM(3, 4, proj_size=1.5), TypeError, r"\[LSTM\] proj_size must be an int, got 1.5"),
+    (lambda: nn.LSTM(3, 4, proj_size="a"), TypeError, r"\[LSTM\] proj_size must be an int, got 'a'"),
+    (lambda: nn.LSTM(3, 4, forget_bias="x"), TypeError, r"\[LSTM\] forget_bias must be a number, got 'x'"),
     (lambda: nn.GRU(3, 4)(np.zeros((5, 2, 4), np.float32)), ValueError, r"expected \[T, N, 3\] or \[T, 3\]"),
     (lambda: nn.GRU(3, 4, batch_first=True)(np.zeros(3, np.float32)), ValueError, r"expected \[N, T, 3\]"),
     (lambda: nn.GRU(3, 4)(np.zeros((5, 2, 3)), np.zeros((2, 2, 4))), ValueError, "hx has shape"),

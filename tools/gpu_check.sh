@@ -9,6 +9,7 @@
 # problems come first, and what the time did not allow is listed in the JSON. With five minutes more on the same
 # machine: `recurrent` again with LIMIT=280, or `layers` with LIMIT=280. Of the long stages one call fits each: build and
 # smoke together, test, sanitize, bench, recurrent, layers. LIMIT: seconds for recurrent, memory and layers.
+# bench, plans and wgmma begin nothing new well before their end either, and all write what they have when it comes.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-build/gpu_check}
@@ -87,7 +88,7 @@ wgmma() { # the multiply for sm_90a, which has to be asked for: its results, the
   FASTARCH_WGMMA=1 FASTARCH_TEST_BACKENDS=cuda FASTARCH_REQUIRE_TORCH=1 \
     stage wgmma-test 240 "$OUT/wgmma-test.xml" "$PYTHON" -m pytest tests/test_wgmma.py tests/test_operators.py tests/test_halves.py \
     -k "wgmma or linear" --junitxml="$OUT/wgmma-test.xml" &&
-    stage wgmma-bench 240 "" "$PYTHON" bench/wgmma.py --json "$OUT/wgmma-results.json"
+    stage wgmma-bench 240 "" "$PYTHON" bench/wgmma.py --budget 200 --json "$OUT/wgmma-results.json"
 }
 
 sanitize() { # the operator cases alone: small shapes, every kernel
@@ -100,11 +101,11 @@ sanitize() { # the operator cases alone: small shapes, every kernel
 }
 
 plans() { # the multiply's model against every plan measured, to set its constants by
-  stage plans 400 "" "$PYTHON" bench/plans.py --json "$OUT/plans-results.json"
+  stage plans 400 "" "$PYTHON" bench/plans.py --budget 320 --json "$OUT/plans-results.json"
 }
 
 bench() {
-  stage bench 540 "" "$PYTHON" bench/run.py --json "$OUT/bench-results.json"
+  stage bench 540 "" "$PYTHON" bench/run.py --budget 400 --json "$OUT/bench-results.json"
 }
 
 table() { # table NAME LIMIT: one of the long tables of bench/run.py, which begins nothing in its last fifth

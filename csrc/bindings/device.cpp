@@ -31,8 +31,7 @@ void bind_device(py::module_& m) {
       "Name, compute capability, multiprocessors and memory of every CUDA device.");
   m.def("set_wgmma", &device::set_wgmma, py::arg("on"),
         "Whether products may take the multiply of sm_90a alone, as FASTARCH_WGMMA says at first; returns "
-        "what was so "
-        "before.");
+        "what was so before.");
   m.def("wgmma_products", &device::wgmma_products,
         "How many products have taken the multiply of sm_90a so far.");
   m.def("runtime_version", &device::runtime_version);

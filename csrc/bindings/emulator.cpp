@@ -85,8 +85,7 @@ void bind_emulator(py::module_& m) {
       "Sets how many blocks a cluster of the emulated device may have where a kernel asks for more than 8.");
   m.def("set_wgmma", &fastarch::cuda::set_wgmma, py::arg("on"),
         "Whether products may take the multiply of sm_90a alone, as FASTARCH_WGMMA says at first; returns "
-        "what was so "
-        "before.");
+        "what was so before.");
   m.def("set_compute_capability", &emulator::set_compute_capability, py::arg("major"), py::arg("minor"),
         "Has the emulated device be of compute capability 7.5, 8.0 or 9.0 (as it is at first).");
   m.def(

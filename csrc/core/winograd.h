@@ -1,6 +1,6 @@
 // The transforms of Winograd's minimal filtering: tiles of MxM outputs of a 3x3 correlation, F(MxM, 3x3),
-// with the matrices of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2015). Along one
-// axis
+// with the matrices of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2015).
+// Along one axis
 //   y = output(filter(g) * input(d)),   d: [M + 2], g: [3], y: [M]
 // and along two, one axis after the other. Values may be numbers or vectors of numbers of type T.
 #pragma once

@@ -69,8 +69,8 @@ struct Correlation {
   }
 
  private:
-  static constexpr int64_t kFlatColumns =
-      768;  // of a product in flat order: enough for the last tile not to matter
+  // Of a product in flat order: enough for the last tile not to matter.
+  static constexpr int64_t kFlatColumns = 768;
 
   // Rows of pixels that follow one another on both sides are one row.
   PixelOrder order_of(const Part<T>& part, int64_t count) const {
@@ -293,6 +293,47 @@ bool by_winograd(const Conv2dShape& a, int64_t channels, int64_t filters, int64_
   }
 }
 
+// Of all images: a part of them is computed as the whole would be.
+template <class T>
+bool forward_by_winograd(const Conv2dShape& a) {
+  return by_winograd(a, a.c, a.k, a.p, a.q, sizeof(T) == 4);
+}
+template <class T>
+bool backward_by_winograd(const Conv2dShape& a) {
+  return by_winograd(a, a.k, a.c, a.h, a.w, sizeof(T) == 4);
+}
+
+template <class T>
+void forward_planes(const T* x, const T* weight, const T* bias, const T* residual, T* y, const Conv2dShape& a,
+                    Activation kind, bool winograd) {
+  if (a.n * a.k * a.p * a.q == 0) return;
+  if (!winograd) return forward_directly(x, weight, bias, residual, y, a, kind);
+  const WinogradProblem<T> problem{x, {},    a.c, a.h, a.w, -a.padding_h, -a.padding_w, weight,   a.c * 9,
+                                   9, false, y,   a.k, a.p, a.q,          bias,         residual, kind};
+  correlate(problem, a.n, a.algorithm, [&](int64_t n, int64_t count) {
+    Conv2dShape some = a;
+    some.n = count;
+    const int64_t first = n * a.k * a.p * a.q;
+    forward_directly(x + n * a.c * a.h * a.w, weight, bias, residual ? residual + first : nullptr, y + first,
+                     some, kind);
+  });
+}
+
+template <class T>
+void backward_input_planes(const T* dy, const T* weight, T* dx, const Conv2dShape& a, bool winograd) {
+  if (a.n * a.c * a.h * a.w == 0) return;
+  if (!winograd) return backward_input_directly(dy, weight, dx, a);
+  // dx is the correlation of dy with the filters turned and transposed.
+  const WinogradProblem<T> problem{
+      dy,   {}, a.k, a.p, a.q, a.padding_h - 2, a.padding_w - 2, weight,          9, a.c * 9,
+      true, dx, a.c, a.h, a.w, nullptr,         nullptr,         Activation::none};
+  correlate(problem, a.n, a.algorithm, [&](int64_t n, int64_t count) {
+    Conv2dShape some = a;
+    some.n = count;
+    backward_input_directly(dy + n * a.k * a.p * a.q, weight, dx + n * a.c * a.h * a.w, some);
+  });
+}
+
 Conv2dShape planar(const Conv2dShape& shape, int64_t images) {
   Conv2dShape a = shape;
   a.n = images;
@@ -313,13 +354,13 @@ void forward_channels_last(const T* x, const T* weight, const T* bias, const T* 
     return linear_forward(x, weight, bias, y, a.n * a.h * a.w, a.c, a.k, kind, precision, stream);
   const int64_t in = a.h * a.w * a.c, pixels = a.p * a.q, out = pixels * a.k,
                 step = images_at_once(a.n, in + out + (residual ? out : 0));
+  const bool winograd = forward_by_winograd<T>(a);
   for (int64_t n = 0; n < a.n; n += step) {
     const int64_t images = std::min(step, a.n - n);
     const ReadPlanes<T> from(x + n * in, images, a.h * a.w, a.c);
     const ReadPlanes<T> added(residual ? residual + n * out : nullptr, images, pixels, a.k);
     const WrittenPlanes<T> to(y + n * out, images, pixels, a.k);
-    conv2d_forward(from.get(), weight, bias, added.get(), to.get(), planar(a, images), kind, precision,
-                   stream);
+    forward_planes(from.get(), weight, bias, added.get(), to.get(), planar(a, images), kind, winograd);
     to.store();
   }
 }
@@ -329,11 +370,12 @@ void backward_input_channels_last(const T* dy, const T* weight, T* dx, const Con
                                   Precision precision, Stream stream) {
   if (is_dense(a)) return linear_backward_input(dy, weight, dx, a.n * a.h * a.w, a.c, a.k, precision, stream);
   const int64_t in = a.h * a.w * a.c, out = a.p * a.q * a.k, step = images_at_once(a.n, in + out);
+  const bool winograd = backward_by_winograd<T>(a);
   for (int64_t n = 0; n < a.n; n += step) {
     const int64_t images = std::min(step, a.n - n);
     const ReadPlanes<T> from(dy + n * out, images, a.p * a.q, a.k);
     const WrittenPlanes<T> to(dx + n * in, images, a.h * a.w, a.c);
-    conv2d_backward_input(from.get(), weight, to.get(), planar(a, images), precision, stream);
+    backward_input_planes(from.get(), weight, to.get(), planar(a, images), winograd);
     to.store();
   }
 }
@@ -354,18 +396,7 @@ void conv2d_forward(const T* x, const T* weight, const T* bias, const T* residua
   const Conv2dShape& a = shape;
   if (a.layout == Layout::nhwc)
     return forward_channels_last(x, weight, bias, residual, y, a, kind, precision, stream);
-  if (a.n * a.k * a.p * a.q == 0) return;
-  if (!by_winograd(a, a.c, a.k, a.p, a.q, sizeof(T) == 4))
-    return forward_directly(x, weight, bias, residual, y, a, kind);
-  const WinogradProblem<T> problem{x, {},    a.c, a.h, a.w, -a.padding_h, -a.padding_w, weight,   a.c * 9,
-                                   9, false, y,   a.k, a.p, a.q,          bias,         residual, kind};
-  correlate(problem, a.n, a.algorithm, [&](int64_t n, int64_t count) {
-    Conv2dShape some = a;
-    some.n = count;
-    const int64_t first = n * a.k * a.p * a.q;
-    forward_directly(x + n * a.c * a.h * a.w, weight, bias, residual ? residual + first : nullptr, y + first,
-                     some, kind);
-  });
+  forward_planes(x, weight, bias, residual, y, a, kind, forward_by_winograd<T>(a));
 }
 
 template <class T>
@@ -373,17 +404,7 @@ void conv2d_backward_input(const T* dy, const T* weight, T* dx, const Conv2dShap
                            Stream stream) {
   const Conv2dShape& a = shape;
   if (a.layout == Layout::nhwc) return backward_input_channels_last(dy, weight, dx, a, precision, stream);
-  if (a.n * a.c * a.h * a.w == 0) return;
-  if (!by_winograd(a, a.k, a.c, a.h, a.w, sizeof(T) == 4)) return backward_input_directly(dy, weight, dx, a);
-  // dx is the correlation of dy with the filters turned and transposed.
-  const WinogradProblem<T> problem{
-      dy,   {}, a.k, a.p, a.q, a.padding_h - 2, a.padding_w - 2, weight,          9, a.c * 9,
-      true, dx, a.c, a.h, a.w, nullptr,         nullptr,         Activation::none};
-  correlate(problem, a.n, a.algorithm, [&](int64_t n, int64_t count) {
-    Conv2dShape some = a;
-    some.n = count;
-    backward_input_directly(dy + n * a.k * a.p * a.q, weight, dx + n * a.c * a.h * a.w, some);
-  });
+  backward_input_planes(dy, weight, dx, a, backward_by_winograd<T>(a));
 }
 
 namespace {
@@ -446,8 +467,7 @@ struct WeightGradient {
   }
 
  private:
-  static constexpr int64_t kPixels =
-      192;  // of dy, so that a tile's columns of them stay in the nearest cache
+  static constexpr int64_t kPixels = 192;  // of dy: a tile's columns of them stay in the nearest cache
 };
 
 template <class T>

@@ -39,8 +39,7 @@ struct Stencil {
   const int64_t* offset = nullptr;  // [taps]
   const T* weight = nullptr;        // [taps]
   int64_t taps = 0;
-  int window =
-      0;  // 3 or 5: the taps are a square window, tap i*window + j at i*pitch + j; offset is not read
+  int window = 0;    // 3 or 5: a square window, tap i*window + j at i*pitch + j; offset is not read
   T* out = nullptr;  // [rows, columns]
   int64_t rows = 0, columns = 0;
   T bias = 0;

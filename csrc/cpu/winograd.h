@@ -32,8 +32,8 @@ struct WinogradProblem {
 
 namespace winograd {
 
-constexpr int64_t kApart =
-    16;  // values between points, whose lines would throw each other out of the nearest cache
+// Values between points, whose lines would throw each other out of the nearest cache.
+constexpr int64_t kApart = 16;
 constexpr int64_t kNear = 786'432;      // bytes of transformed pixels that stay in the second cache,
 constexpr int64_t kProducts = 262'144;  // and of products beside them
 

@@ -17,7 +17,7 @@ namespace fastarch::cpu::winograd {
 
 inline bool applies(const Conv2dShape& a) {
   return a.r == 3 && a.s == 3 && a.stride_h == 1 && a.stride_w == 1 && a.dilation_h == 1 &&
-         a.dilation_w == 1 && a.groups == 1;
+         a.dilation_w == 1 && a.groups == 1 && a.c > 0 && a.k > 0;
 }
 
 // Whether it was measured to be faster (docs/kernels-winograd.md).
@@ -68,8 +68,9 @@ template <class T>
 std::vector<int64_t> images_in_range(const WinogradProblem<T>& a, int64_t n) {
   std::vector<int64_t> images;
   if constexpr (std::is_same_v<T, float>) {
-    if (!filters_in_range(a)) return images;
-    const int64_t size = a.c * a.h * a.w, parts = ceil_div(size, kPart);
+    const int64_t size = a.c * a.h * a.w;
+    if (size == 0 || !filters_in_range(a)) return images;
+    const int64_t parts = ceil_div(size, kPart);
     const Scratch<Magnitude> largest(n * parts);
     parallel_for(n * parts, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {

@@ -14,9 +14,8 @@ namespace fastarch {
 enum class ConvAlgorithm { automatic = 0, direct = 1, winograd2 = 2, winograd4 = 3 };
 
 // y[n, k, p, q] = sum over c, r, s of
-//   x[n, group(k) * C/groups + c, p * stride_h + r * dilation_h - padding_h, q * stride_w + s * dilation_w -
-//   padding_w]
-//   * weight[k, c, r, s], with zeros outside of the image.
+//   x[n, group(k) * C/groups + c, p * stride_h + r * dilation_h - padding_h,
+//     q * stride_w + s * dilation_w - padding_w] * weight[k, c, r, s], with zeros outside of the image.
 // Padding is what comes before the first row and column. What comes after the last ones follows from P and Q,
 // which may have any size.
 // With Layout::nhwc the images are [N, H, W, C] and [N, P, Q, K]; weights are the same in both.

@@ -40,12 +40,13 @@ enum class Algorithm { automatic = 0, step = 1, persistent = 2, cluster = 3 };
 // float16 or bfloat16 too. S = Wide<T> is the type of sums, of what is computed within a step, and
 // of what steps hand on beside h: c, dh and dc. With 16 bits, h is rounded at every step, so that it equals
 // y, and that is what the next product takes; so are da and da_h on the way back. c is rounded only where it
-// is kept for the way back, in extra.
+// is kept for the way back, in extra. GRU with the reset before its product has two passes a step, and takes
+// r and z in the second one as they were kept.
 //
 // recurrent_forward: w_hh [GH, H]; b_n [H], the bias inside GRU's reset product, or null; gates [R, GH]:
 // comes in as the inputs' share with its biases, goes out activated (RNN: undefined); h [N, H] and c [N, H]
-// in S (LSTM): comes in as the first state, goes out as the last. Overwritten: y [R, H], every h; extra [R,
-// H], LSTM: every c, GRU: w_hn h + b_n of every step; null for the others.
+// in S (LSTM): comes in as the first state, goes out as the last. Overwritten: y [R, H], every h; extra
+// [R, H], LSTM: every c, GRU: w_hn h + b_n of every step; null for the others.
 //
 // recurrent_backward: w_hh, gates (RNN: y) and extra as above; dy [R, H] or null, which stands for zeros;
 // previous [R, H]: the c (LSTM) or h (GRU) that each row started from, null for RNN; dh [N, H] and dc [N, H]
@@ -54,9 +55,9 @@ enum class Algorithm { automatic = 0, step = 1, persistent = 2, cluster = 3 };
 // it is the same.
 //
 // recurrent_gates_forward: one step of N sequences whose product is known, for steps that do more than these
-// on the way to it or from it, T = float or double: product [N, GH]; b_n and gates [N, GH] as above; h [N,
-// H], the state before, or null where the cell is not gru; c [N, H] (LSTM): before -> after. Overwritten: y
-// [N, H], the next h; extra [N, H] as above. No reset before the product.
+// on the way to it or from it, T = float or double: product [N, GH]; b_n and gates [N, GH] as above; h
+// [N, H], the state before, or null where the cell is not gru; c [N, H] (LSTM): before -> after.
+// Overwritten: y [N, H], the next h; extra [N, H] as above. No reset before the product.
 //
 // recurrent_gates_backward: gates, extra and previous as above; dh [N, H]: comes in as all of the gradient of
 // y, goes out as the part that reaches h past the product; dc [N, H] (LSTM): of c after -> of c before.

@@ -26,6 +26,13 @@ struct InputGradient {
   int phase_count;
   Phase phases[kMostPhases];
 
+  std::string traits() const {  // the other phases are much like the first
+    ChannelPatches<T, Width> first = patches.source;
+    first.pixels = phases[0].pixels;
+    first.window = phases[0].window;
+    return concat(first.traits(), " ", lines.traits(), ", ", phase_count, " phases, ", result.traits());
+  }
+
   __device__ __forceinline__ Parts at(int batch) const {
     const int group = batch / phase_count;
     const Phase& phase = phases[batch - group * phase_count];

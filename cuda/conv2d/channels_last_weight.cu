@@ -19,6 +19,8 @@ struct WeightGradient {
   Parts group0;
   int64_t channels;  // of one group
 
+  std::string traits() const { return traits_of(group0.a) + " " + traits_of(group0.b); }
+
   __device__ __forceinline__ Parts at(int group) const {
     Parts one = group0;
     one.a.data += group * one.m;

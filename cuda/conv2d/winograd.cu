@@ -19,9 +19,8 @@ namespace {
 // zeros outside of the image.
 template <class T>
 struct Problem {
-  const T* x;  // [N, C, H, W]
-  const T*
-      weight;  // g[k, c, r, s] at k*filter_pitch + c*channel_pitch + r*3 + s, or + 8 - (r*3 + s) if turned
+  const T* x;       // [N, C, H, W]
+  const T* weight;  // g[k, c, r, s] at k*filter_pitch + c*channel_pitch + r*3 + s, + 8 - (r*3 + s) if turned
   int64_t filter_pitch, channel_pitch;
   bool turned;
   const T* bias;      // [K] or null

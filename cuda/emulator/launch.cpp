@@ -27,8 +27,7 @@ uint64_t base_seed = 0, seeded_launches = 0;  // since the seed was set
 uint64_t launches = 0;
 bool seeded = false;
 std::unordered_map<const void*, size_t> dynamic_limits;
-std::unordered_set<const void*>
-    large_clusters;  // kernels that are allowed more blocks than every device takes
+std::unordered_set<const void*> large_clusters;  // kernels whose clusters may be larger than portable ones
 std::map<std::pair<uint64_t, uint64_t>, double> launch_times;  // by blocks and threads of a block
 
 // The emulated time of this host thread, in microseconds: see set_launch_time().

@@ -163,8 +163,8 @@ constexpr bool kTakesTiles = TakesTiles<decltype(Problem::Parts::result)>;
 
 // A result that saves work on neighbouring columns of a row has kTogether, a divisor of every tile's columns,
 // beside column() and store()
-//   Columns columns(int64_t n) const;   of columns n ... n + kTogether - 1; those past the last one are its
-//   care void store(int64_t m, const Columns& columns, const T (&values)[kTogether]) const
+//   Columns columns(int64_t n) const;  of columns n ... n + kTogether - 1; it minds those past the last one
+//   void store(int64_t m, const Columns& columns, const T (&values)[kTogether]) const
 template <class Result>
 concept TakesColumns = Result::kTogether > 1;
 

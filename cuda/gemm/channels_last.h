@@ -21,6 +21,12 @@ struct ChannelPatches {
   int origin_h = 0, origin_w = 0;  // minus the padding
   int step_h, step_w;              // the dilation; negative where the window is flipped
 
+  std::string traits() const {  // see gemm/tune.h
+    return concat(height, " x ", width, " to ", pixels.plane.divisor(), " pixels, window ",
+                  window.plane.divisor() / window.row.divisor(), " x ", window.row.divisor(), " x ",
+                  channels.divisor(), ", stride ", stride_h, " ", stride_w, ", step ", step_h, " ", step_w);
+  }
+
   __device__ __forceinline__ Point pixel(int64_t image, uint32_t within) const {
     uint32_t q;
     const uint32_t p = pixels.row.split(within, &q);
@@ -65,6 +71,8 @@ struct PixelRows {
   ChannelPatches<T, Width> source;
   int first = 0;
 
+  std::string traits() const { return source.traits(); }
+
   __device__ __forceinline__ void start(int64_t first_k) { first = static_cast<int>(first_k); }
   __device__ __forceinline__ Line line(int64_t m) const {
     if (m >= source.columns) return outside();
@@ -94,6 +102,8 @@ struct TapLines {
   ChannelPatches<T, Width> source;
   uint32_t first = 0;
 
+  std::string traits() const { return source.traits(); }
+
   __device__ __forceinline__ void start(int64_t first_k) {
     source.x += source.pixels.plane.split_wide(first_k, &first) * source.image_pitch;
   }
@@ -117,6 +127,8 @@ struct TapLines {
 // What becomes of out[m = pixel, n = channel]: bias by channel, residual, then the activation.
 template <class T>
 struct ChannelResult {
+  static constexpr bool kOverwrites = true;
+
   T* out;
   int64_t pitch;      // the channels of all groups
   const T* bias;      // by channel, or null
@@ -141,10 +153,14 @@ struct ChannelResult {
 // The same, without those, where the pixels are every few of an image [N, H, W, C].
 template <class T>
 struct PixelResult {
+  static constexpr bool kOverwrites = true;
+
   T* out;                        // at the first pixel of this grid
   int64_t image_pitch, pitch_h;  // elements between images, and between the grid's rows
   int64_t pitch_w;               // and between its columns
   Grid pixels{};
+
+  std::string traits() const { return concat("pitch ", pitch_h, " ", pitch_w); }
 
   using Column = int64_t;
   __device__ __forceinline__ Column column(int64_t n) const { return n; }
@@ -162,6 +178,8 @@ struct PixelResult {
 // What becomes of out[m = filter, n = tap (r, s, c)]: stored as filters [K, C, R, S].
 template <class T>
 struct FilterResult {
+  static constexpr bool kOverwrites = true;
+
   T* out;
   int64_t taps;
   FastDivider channels;  // C

@@ -3,12 +3,12 @@
 // What a reader is. An operand is seen as a set of lines, one for each row of A or column of B, that run
 // along k. A thread asks for the same few lines again and again while k moves on, so a reader splits the
 // work:
-//   line(index)         what depends on the line alone, done once;
-//   step(k, left)       what depends on k alone; once a block where kDecodes says that it is costly;
-//   load(line, step)    both joined: kWidth elements that are neighbours in memory, along k where kAlongK,
-//                       else across lines, and zeros outside of the matrix;
-//   copy(line, step, to) the same, straight to shared memory, by asynchronous copies where elements are large
-//   enough.
+//   line(index)           what depends on the line alone, done once;
+//   step(k, left)         what depends on k alone; once a block where kDecodes says that it is costly;
+//   load(line, step)      both joined: kWidth elements that are neighbours in memory, along k where kAlongK,
+//                         else across lines, and zeros outside of the matrix;
+//   copy(line, step, to)  the same, straight to shared memory, by asynchronous copies where elements are
+//                         large enough.
 // There can be more than 2^31 lines, and values of k: start(first_k) moves the reader to the first k of a
 // slice, and what follows counts from there with an int. `left` is what the slice still has, <= 0 past its
 // end.

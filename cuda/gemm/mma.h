@@ -34,8 +34,7 @@ constexpr int64_t kLeastDepth = 64;
 // The largest and the smallest non-zero magnitude that a lane has met.
 struct Range {
   float largest = 0;
-  uint32_t smallest =
-      ~0u;  // its bits shifted out of the sign's way, less one: zero becomes the largest number
+  uint32_t smallest = ~0u;  // its bits without the sign, less one: zero becomes the largest number
 
   __device__ __forceinline__ void note(uint32_t bits) {
     largest = fmaxf(largest, fabsf(__uint_as_float(bits)));
@@ -163,13 +162,13 @@ __device__ __forceinline__ void plain_step(const float* a, const float* b, typen
   }
 }
 
-// Grid and results are multiply_kernel's.
 template <class Tile, class Problem>
 constexpr int kResidentBlocks =  // row sums beside 3xTF32 or 16-bit operands take another block's registers
     Problem::kRowSums && (Tile::kMode == Precision::tf32x3 || kIsHalf<typename Tile::Value>)
         ? 1
         : Tile::kResident;
 
+// Grid and results are multiply_kernel's.
 template <class Tile, class Problem>
 __global__ void __launch_bounds__(Tile::kThreads, (kResidentBlocks<Tile, Problem>))
     mma_kernel(const Problem problem, const Schedule schedule, float* partials, float* row_partials) {

@@ -398,11 +398,11 @@ constexpr bool kWgmmaTakes =
     kIsHalf<T> ? !(RowSums && AAlongK) : std::is_same_v<T, float> && AAlongK && BAlongK && !RowSums;
 
 // Whether a product of this shape is asked for and worth it: float32 has to be allowed to be tf32, and less
-// than a warpgroup's product stays with mma.sync. (k counts values.)
+// than a warpgroup's product stays with mma.sync, as does one whose plan is forced. (k counts values.)
 template <class T>
 bool wants_wgmma(const Shape& shape, Precision precision) {
   constexpr int64_t kLeast = 64, kMost = (int64_t{1} << 31) - 256;
-  return wgmma_switch() && (kIsHalf<T> || precision == Precision::tf32) &&
+  return wgmma_switch() && !forced_plan() && (kIsHalf<T> || precision == Precision::tf32) &&
          std::min({shape.m, shape.n, shape.k}) >= kLeast && std::max({shape.m, shape.n, shape.k}) <= kMost &&
          has_wgmma();
 }

@@ -26,8 +26,8 @@ __global__ void __launch_bounds__(kClusterThreads, 1)
     cluster_forward_kernel(const T* w_hh, const T* b_n, T* gates, T* h, T* c, T* y, T* extra,
                            const Steps steps, const int units, const ClusterSpread spread) {
   constexpr int kGates = Cell::kGates;
-  FASTARCH_DYNAMIC_SHARED(T,
-                          resident);  // [units, G, H], then the states before and after a step [2, rows, H]
+  // [units, G, H], then the states before and after a step [2, rows, H].
+  FASTARCH_DYNAMIC_SHARED(T, resident);
   const int first_unit = cluster_rank() * spread.units, mine = clamp_rows(units - first_unit, spread.units);
   const int first = static_cast<int>(blockIdx.x) / kClusterBlocks * spread.rows;
   const int band = min(spread.rows, steps.sequences - first), half = spread.rows * units;
@@ -86,8 +86,7 @@ __global__ void __launch_bounds__(kClusterThreads, 1)
                             T* dh, T* dc, T* da, T* da_h, const Steps steps, const int units,
                             const ClusterSpread spread) {
   constexpr int kGates = Cell::kGates;
-  // [units, GH]: columns of w_hh; then the gradients of this step's products and the last one's [2, rows,
-  // GH].
+  // [units, GH]: columns of w_hh; then the gradients of this and of the last step's products [2, rows, GH].
   FASTARCH_DYNAMIC_SHARED(T, resident);
   const int width = kGates * units;
   const int first_unit = cluster_rank() * spread.units, mine = clamp_rows(units - first_unit, spread.units);

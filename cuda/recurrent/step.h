@@ -81,10 +81,9 @@ __global__ void forward_reset_kernel(T* gates, const Wide<T>* product, const T* 
     const int64_t row = by_units.quotient(i), unit = i - row * units;
     T* const a = gates + row * 3 * units + unit;
     const Wide<T>* const p = product + row * 2 * units + unit;
-    const Wide<T> r = sigmoid(widen(a[0]) + p[0]);
-    a[0] = narrow<T>(r);
+    a[0] = narrow<T>(sigmoid(widen(a[0]) + p[0]));
     a[units] = narrow<T>(sigmoid(widen(a[units]) + p[units]));
-    reset_h[i] = narrow<T>(r * widen(h[i]));
+    reset_h[i] = narrow<T>(widen(a[0]) * widen(h[i]));  // r as the weight gradient will have it
   }
 }
 

@@ -15,7 +15,8 @@ times fewer, F(4x4, 3x3) with 4 times fewer.
   that do not see it.
 
 It is a permission: convolutions of other filters, strides and dilations, those of several groups, 16-bit
-arrays, gradients of weights and the NumPy backend compute directly.
+arrays, gradients of weights and the NumPy backend compute directly, and so do, on CUDA, channels-last images
+and `conv2d_max_pool`.
 """
 
 from __future__ import annotations

@@ -11,13 +11,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 _BLOCK = 500  # words of memory that are taken at a time, and sent at once
 
 Numbers = Callable[[], Sequence[float]]
+
+
+class _Feed(NamedTuple):
+    numbers: Numbers
+    undo: Callable[[], None] | None
+    words: np.ndarray  # where the numbers go, in a block on the host
 
 
 class Capture:
@@ -30,7 +36,7 @@ class Capture:
     def __init__(self, memory: Callable[[int], Any] | None = None) -> None:
         self._notes: list[tuple[Callable[[], Any], Any]] = []
         self._memory = memory
-        self._feeds: list[tuple[Numbers, np.ndarray]] = []  # where the numbers go, in `_blocks`
+        self._feeds: list[_Feed] = []
         self._blocks: list[tuple[Any, np.ndarray]] = []  # in the step's memory, and on the host
         self._used = _BLOCK
 
@@ -52,7 +58,7 @@ class Capture:
         """Whether a value that the host gave the step has changed since."""
         return any(values() != before for values, before in self._notes)
 
-    def feed(self, count: int, numbers: Numbers, dtype: Any) -> Any:
+    def feed(self, count: int, numbers: Numbers, dtype: Any, undo: Callable[[], None] | None) -> Any:
         if self._memory is None:
             return None
         if self._used + count > _BLOCK:
@@ -63,13 +69,24 @@ class Capture:
         here, there = (
             block[words].view(dtype)[:: 8 // np.dtype(dtype).itemsize] for block in self._blocks[-1]
         )
-        self._feeds.append((numbers, there))
+        self._feeds.append(_Feed(numbers, undo, there))
         return here
 
     def fed(self) -> list[tuple[Any, np.ndarray]]:
-        """Asks for all numbers, in the order of the step; (memory, words on the host that belong there)."""
-        for numbers, words in self._feeds:
-            words[:] = numbers()
+        """Asks for all numbers, or counts nothing where one raises; (memory, words on the host that belong
+        there).
+        """
+        asked: list[Callable[[], None]] = []
+        try:
+            for entry in sorted(self._feeds, key=lambda entry: entry.undo is None):
+                numbers = entry.numbers()
+                if entry.undo is not None:
+                    asked.append(entry.undo)
+                entry.words[:] = numbers
+        except BaseException:
+            for undo in reversed(asked):
+                undo()
+            raise
         last = len(self._blocks) - 1
         return [
             (memory[: self._used], words[: self._used]) if index == last else (memory, words)
@@ -96,12 +113,13 @@ def note(values: Callable[[], Any]) -> None:
         _local.capture.note(values)
 
 
-def feed(count: int, numbers: Numbers, dtype: Any) -> Any:
+def feed(count: int, numbers: Numbers, dtype: Any, undo: Callable[[], None] | None = None) -> Any:
     """While a step is captured, an array [count] of `dtype` that holds what `numbers` returns, called before
     each replay in the order of these calls; else None, and the caller gives the step its numbers as they are.
 
     Each number has 8 bytes, of which `dtype` may take less. `numbers` is not called during the capture: what
-    it counts, it counts once a replay.
+    it counts, it counts once a replay. undo: takes the last count back, because other numbers could not be
+    had; numbers without it cannot fail, and are asked for after all others.
     """
     capture = _local.capture
-    return None if capture is None else capture.feed(count, numbers, dtype)
+    return None if capture is None else capture.feed(count, numbers, dtype, undo)

@@ -44,7 +44,8 @@ def graph(step: Step, warmup: int = 1) -> Graph:
     Raises ValueError for a warmup below 1, and when called: TypeError for inputs that are no arrays, lie in
     several places or have changed their types or requires_grad, ValueError for other shapes than before, and
     RuntimeError, after the warm-up, for a step that the host takes part in: reading a value (item(), float(),
-    if loss < 1), drawing random numbers for itself, making an optimizer's state, waiting for the device.
+    if loss < 1), drawing random numbers for itself, making an optimizer's state, packing sequences of several
+    `lengths` for a recurrent layer, waiting for the device.
     """
     return Graph(step, warmup)
 

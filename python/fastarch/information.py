@@ -30,7 +30,7 @@ class Information:
     backends: dict[str, dict[str, Any]]  # name: {usable, reason}; reason is None when usable
     backend: str | None  # the one that was named, None for the default choice
     devices: list[dict[str, Any]]
-    autotune: dict[str, Any]  # on; file, and entries: how many plans this version finds there
+    autotune: dict[str, Any]  # on; file or None; entries: the plans this version finds there
 
     def to_dict(self) -> dict[str, Any]:
         """The same as dicts, lists, strings and numbers."""
@@ -46,7 +46,8 @@ class Information:
         lines.append(f"chosen: {chosen}")
         tuned = self.autotune
         lines.append(
-            f"autotune: {'on' if tuned['on'] else 'off'}, {tuned['entries']} plans in {tuned['file']}"
+            f"autotune: {'on' if tuned['on'] else 'off'}, "
+            f"{tuned['entries']} plans in {tuned['file'] or 'no file'}"
         )
         for device in self.devices:
             lines.append("device " + ", ".join(f"{key} {value}" for key, value in device.items()))

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from fastarch import random
+from fastarch.arrays import is_half
 from fastarch.tensors import Tensor
 
 T = TypeVar("T", bound=Tensor)
@@ -51,19 +52,24 @@ def _fill(tensor: T, values: np.ndarray) -> T:
     if isinstance(tensor.data, np.ndarray):
         tensor.data[...] = values
     else:
-        tensor.data.set(values)
+        tensor.data.set(values.astype(tensor.dtype, copy=False))
     tensor.mark_changed()
     return tensor
 
 
+def _drawn_in(tensor: Tensor) -> np.dtype:
+    """The type of the draws: float32 for 16 bits, which they are rounded to."""
+    return np.dtype(np.float32) if is_half(tensor.dtype) else tensor.dtype
+
+
 def uniform_(tensor: T, a: float = 0.0, b: float = 1.0) -> T:
-    """Fills with draws from the uniform distribution on [a, b)."""
-    return _fill(tensor, random.uniform(tensor.shape, a, b, tensor.dtype))
+    """Fills with draws from the uniform distribution on [a, b); rounded to 16 bits they may reach b."""
+    return _fill(tensor, random.uniform(tensor.shape, a, b, _drawn_in(tensor)))
 
 
 def normal_(tensor: T, mean: float = 0.0, std: float = 1.0) -> T:
     """Fills with draws from the normal distribution."""
-    return _fill(tensor, random.normal(tensor.shape, mean, std, tensor.dtype))
+    return _fill(tensor, random.normal(tensor.shape, mean, std, _drawn_in(tensor)))
 
 
 def constant_(tensor: T, val: float) -> T:

@@ -28,6 +28,7 @@ Pair = int | tuple[int, int]  # one number for both, or (height, width)
 
 _FLOAT32 = np.dtype(np.float32)
 _FLOAT64 = np.dtype(np.float64)
+_DIRECT = 1  # the kernels' number of a convolution without transforms (csrc/ops/conv2d.h)
 _LARGEST = 2**31 - 1  # of a size, stride, padding or dilation: kernels take 32-bit ones
 
 # The float dtypes that every operator takes, and those that some take.
@@ -197,6 +198,8 @@ def _takes_halves(kernel: str, x: Array) -> bool:
 
 def _run_widened(kernel: str, generic: Callable, inputs: tuple, rest: tuple, options: dict) -> None:
     """The same in float32, rounded once at the end; what is both read and written is copied too."""
+    if "algorithm" in options:  # transforms are for arrays that are float32 (fastarch.algorithms)
+        options = {**options, "algorithm": _DIRECT}
     wide_rest = [widen(x) for x in rest]
     run(kernel, generic, tuple(widen(x) for x in inputs), *wide_rest, **options)
     for x, wide in zip(rest, wide_rest):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastarch.capturing import refuse
 from fastarch.ops._boundary import Array, empty, namespace, zeros
 
 
@@ -16,6 +17,8 @@ class Packing:
     """
 
     def __init__(self, lengths: np.ndarray, t_count: int, like: Array) -> None:
+        # What is uploaded here, and by States.before, is made on the host at each call.
+        refuse("sequences of several lengths are packed on the host")
         xp = namespace(like)
         count = len(lengths)
         order = np.argsort(-lengths, kind="stable")

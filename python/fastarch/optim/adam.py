@@ -58,11 +58,11 @@ class Adam(Optimizer):
 
         def numbers() -> tuple[float, float, float]:
             step = states[0]["step"] + 1
-            for state in states:
-                state["step"] = step
             lr, (beta1, beta2) = group["lr"], group["betas"]
             kept = 1 - lr * group["weight_decay"] if self._decoupled else 1.0
-            return lr / (1 - beta1**step), sqrt(1 - beta2**step), kept
+            result = lr / (1 - beta1**step), sqrt(1 - beta2**step), kept
+            _count(states, 1)  # last: an impossible argument has raised before
+            return result
 
         return numbers
 
@@ -71,7 +71,7 @@ class Adam(Optimizer):
     ) -> None:
         states = [state for _, state in batch]
         numbers = self._numbers_of(group, states)
-        words = feed(3, numbers, np.float64)
+        words = feed(3, numbers, np.float64, lambda: _count(states, -1))
         note(lambda: len({state["step"] for state in states}))  # as many steps of all, or they part ways
         step_size, correction, kept = (0.0, 0.0, 1.0) if words is not None else numbers()
         module.adam_update(
@@ -93,7 +93,9 @@ class Adam(Optimizer):
 
     def _update(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
         decay, eps, (beta1, beta2) = group["weight_decay"], group["eps"], group["betas"]
-        step_size, correction, kept = self._fed(p, 3, self._numbers_of(group, [state]))
+        step_size, correction, kept = self._fed(
+            p, 3, self._numbers_of(group, [state]), lambda: _count([state], -1)
+        )
         largest = state["max_exp_avg_sq"] if group["amsgrad"] else None
         for w, g, m, v, u, s, t in self._blocks(p, 2, state["exp_avg"], state["exp_avg_sq"], largest):
             if decay != 0:
@@ -138,3 +140,8 @@ class AdamW(Adam):
         amsgrad: bool = False,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad)
+
+
+def _count(states: list[dict[str, Any]], steps: int) -> None:
+    for state in states:
+        state["step"] += steps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from types import ModuleType
 from typing import Any, ClassVar
@@ -138,17 +138,19 @@ class Optimizer:
         """Updates these parameters by the kernel `_kernel` of `module`; `key` is what `_together` gave."""
         raise TypeError(f"[{self._name}] an optimizer with a kernel needs a method _update_together")
 
-    def _fed(self, p: Tensor, count: int, numbers: Numbers) -> Sequence[Any]:
+    def _fed(self, p: Tensor, count: int, numbers: Numbers, undo: Callable[[], None]) -> Sequence[Any]:
         """What `numbers` returns, for an update by array operations; while a step is captured, arrays of no
-        dimensions and of p's type, which get it before each replay.
+        dimensions and of p's type, which get it before each replay. undo: as of `feed`.
         """
-        words = feed(count, numbers, p.data.dtype)
+        words = feed(count, numbers, p.data.dtype, undo)
         return numbers() if words is None else [words[index, ...] for index in range(count)]
 
     def _settings(self) -> list[dict[str, Any]]:
-        """The hyper-parameters of every group, but for the learning rate: every replay is given it anew."""
+        """The hyper-parameters of every group, but for the learning rate: every replay is given it anew.
+        Copies, so that a change in place is one.
+        """
         return [
-            {name: value for name, value in group.items() if name not in ("params", "lr")}
+            {name: _copied(value) for name, value in group.items() if name not in ("params", "lr")}
             for group in self.param_groups
         ]
 
@@ -167,7 +169,10 @@ class Optimizer:
         state = self.state.get(p, {})
         if any(name not in state for name in self._state_names(group)):  # an option may be on since then
             self._refuse_first()
-            state = self.state[p] = {**self._new_state(p, group), **state}
+            new = self._new_state(p, group)
+            state = self.state.setdefault(p, state)  # the same dict: a captured step counts in it
+            for name, value in new.items():
+                state.setdefault(name, value)
         return state
 
     def _refuse_first(self) -> None:
@@ -338,6 +343,16 @@ def stream_of(data: Array) -> dict[str, int]:
 def place(data: Array) -> int:
     """The number of an array's device; -1 is the host."""
     return data.device.id if on_device(data) else -1
+
+
+def nothing() -> None:
+    """Takes back what numbers counted that count nothing."""
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _on_device_of(data: Array) -> Any:

@@ -61,11 +61,15 @@ class RMSprop(Optimizer):
         buffer = state["momentum_buffer"] if momentum > 0 else None
         mean = state["grad_avg"] if group["centered"] else None
 
-        def numbers() -> tuple[float]:
-            state["step"] += 1
-            return (group["lr"],)
+        def count(steps: int) -> None:
+            state["step"] += steps
 
-        (lr,) = self._fed(p, 1, numbers)
+        def numbers() -> tuple[float]:
+            lr = group["lr"]
+            count(1)  # last: what may raise has done so
+            return (lr,)
+
+        (lr,) = self._fed(p, 1, numbers, lambda: count(-1))
         for w, g, v, b, a, s, t in self._blocks(p, 2, state["square_avg"], buffer, mean):
             if decay != 0:
                 np.multiply(w, decay, out=s)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastarch.capturing import feed
-from fastarch.optim.optimizer import Optimizer, stream_of
+from fastarch.optim.optimizer import Optimizer, nothing, stream_of
 from fastarch.tensors import Tensor
 
 
@@ -67,7 +67,7 @@ class SGD(Optimizer):
         if key:
             for p, state in batch:
                 state["momentum_buffer"] = np.empty_like(p.data)
-        words = feed(1, lambda: (group["lr"],), np.float64)
+        words = feed(1, lambda: (group["lr"],), np.float64, nothing)
         module.sgd_update(
             [p.data for p, _ in batch],
             [p.grad for p, _ in batch],
@@ -84,7 +84,7 @@ class SGD(Optimizer):
 
     def _update(self, p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
         momentum, decay = group["momentum"], group["weight_decay"]
-        (lr,) = self._fed(p, 1, lambda: (group["lr"],))
+        (lr,) = self._fed(p, 1, lambda: (group["lr"],), nothing)
         keep = 1 - group["dampening"]
         first = self._together(p, group, state)
         if first:

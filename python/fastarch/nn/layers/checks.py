@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 
 def check_positive(layer: str, **sizes: Any) -> None:
     """Raises TypeError for a size that is not an int and ValueError for one below 1."""
     for name, value in sizes.items():
-        if not isinstance(value, Integral) or isinstance(value, bool):
-            raise TypeError(f"[{layer}] {name} must be an int, got {value!r}")
+        check_int(layer, name, value)
         if value < 1:
             raise ValueError(f"[{layer}] {name} must be positive, got {value}")
 
@@ -76,6 +75,19 @@ def check_layout(layer: str, layout: Any) -> str:
 
 
 def check_probability(module: str, name: str, p: float) -> None:
-    """Raises ValueError unless p is in [0, 1]."""
+    """Raises TypeError for a p that is not a number and ValueError for one outside [0, 1]."""
+    check_number(module, name, p)
     if not 0 <= p <= 1:
         raise ValueError(f"[{module}] {name} must be in [0, 1], got {p}")
+
+
+def check_int(module: str, name: str, value: Any) -> None:
+    """Raises TypeError unless value is an int."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"[{module}] {name} must be an int, got {value!r}")
+
+
+def check_number(module: str, name: str, value: Any) -> None:
+    """Raises TypeError unless value is a real number."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"[{module}] {name} must be a number, got {value!r}")

@@ -147,7 +147,8 @@ class RNN(_Recurrent):
       gains norm_ih_l0, norm_hh_l0, ...;
     - dtype, of the parameters.
 
-    Raises ValueError for sizes that are not positive and probabilities out of range.
+    Raises ValueError for sizes that are not positive and probabilities out of range, TypeError for arguments
+    of other types.
     """
 
     _function = recurrent_functions.RNN
@@ -183,7 +184,8 @@ class LSTM(_Recurrent):
     - layer_norm: here with norm_c_l0 and norm_c_bias_l0, gain and bias on the way from c to h;
     - dropconnect (Merity et al. 2018), zoneout, dtype: as for RNN.
 
-    Raises ValueError for sizes that are not positive and probabilities out of range.
+    Raises ValueError for sizes that are not positive and probabilities out of range, TypeError for arguments
+    of other types.
     """
 
     _function = recurrent_functions.LSTM
@@ -231,7 +233,7 @@ class GRU(_Recurrent):
     Arguments, parameters and their names are PyTorch's; weights start uniform in +-1/sqrt(hidden_size).
     By keyword: reset_before, the reset gate acts before the product, as in the paper, and not after it, as in
     PyTorch (not with layer_norm); dropconnect, zoneout, layer_norm, dtype: as for RNN. Raises ValueError for
-    sizes that are not positive and probabilities out of range.
+    sizes that are not positive and probabilities out of range, TypeError for arguments of other types.
     """
 
     _function = recurrent_functions.GRU

@@ -47,7 +47,8 @@ class RNNCell(_Cell):
 
     nonlinearity: "tanh" or "relu". By keyword as for fastarch.nn.RNN: zoneout, anew at each call in training;
     layer_norm; dropconnect, drawn at each call unless the call is given a weight_hh (see recurrent_weight);
-    dtype. Raises ValueError for sizes that are not positive and probabilities out of range.
+    dtype. Raises ValueError for sizes that are not positive and probabilities out of range, TypeError for
+    arguments of other types.
     """
 
     _function = recurrent_functions.RNNCell
@@ -68,8 +69,8 @@ class LSTMCell(_Cell):
     hidden_size] (h [N, proj_size] where that is above 0), or None (zeros).
 
     By keyword as for fastarch.nn.LSTM: proj_size, forget_bias, zoneout_cell; and what RNNCell takes. Raises
-    ValueError for sizes that are not positive and probabilities out of range. Hochreiter and Schmidhuber
-    (1997).
+    ValueError for sizes that are not positive and probabilities out of range, TypeError for arguments of
+    other types. Hochreiter and Schmidhuber (1997).
     """
 
     _function = recurrent_functions.LSTMCell
@@ -90,7 +91,7 @@ class GRUCell(_Cell):
 
     By keyword: reset_before, the reset gate acts before the product, as in the paper, and not after it, as in
     PyTorch (not with layer_norm); and what RNNCell takes. Raises ValueError for sizes that are not positive
-    and probabilities out of range.
+    and probabilities out of range, TypeError for arguments of other types.
     """
 
     _function = recurrent_functions.GRUCell

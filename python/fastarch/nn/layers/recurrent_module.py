@@ -10,7 +10,7 @@ import numpy as np
 from fastarch import random
 from fastarch.nn import functional as F
 from fastarch.nn import init
-from fastarch.nn.layers.checks import check_positive, check_probability
+from fastarch.nn.layers.checks import check_int, check_number, check_positive, check_probability
 from fastarch.nn.module import Module, Parameter
 from fastarch.tensors import Tensor
 
@@ -18,7 +18,14 @@ from fastarch.tensors import Tensor
 _WEIGHTS = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh"}
 _MORE = {"weight_hr": "w_hr"} | {name: name for name in ("norm_ih", "norm_hh", "norm_c", "norm_c_bias")}
 _LSTM_ALONE = ("proj_size", "zoneout_cell", "forget_bias")
-_DEFAULTS = {"proj_size": 0, "dropconnect": 0.0, "zoneout": 0.0, "zoneout_cell": 0.0, "layer_norm": False}
+_DEFAULTS = {
+    "proj_size": 0,
+    "forget_bias": None,
+    "dropconnect": 0.0,
+    "zoneout": 0.0,
+    "zoneout_cell": 0.0,
+    "layer_norm": False,
+}
 
 
 class RecurrentModule(Module):
@@ -31,8 +38,10 @@ class RecurrentModule(Module):
         name = type(self).__name__
         check_positive(name, input_size=input_size, hidden_size=hidden_size)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
-        for option in _LSTM_ALONE:
-            if option in more and not self._has_cell:
+        for option in more:
+            if option not in _DEFAULTS:
+                raise TypeError(f"[{name}] got an unexpected keyword argument {option!r}")
+            if option in _LSTM_ALONE and not self._has_cell:
                 raise TypeError(f"[{name}] {option} is for an LSTM alone")
         self._options: dict[str, Any] = {}  # of the operator
         self._set(name, **more)
@@ -51,10 +60,13 @@ class RecurrentModule(Module):
         rates = {"dropconnect": dropconnect, "zoneout": zoneout, "zoneout_cell": zoneout_cell}
         for label, p in rates.items():
             check_probability(name, label, p)
+        check_int(name, "proj_size", proj_size)
         if not 0 <= proj_size < self.hidden_size:
             raise ValueError(f"[{name}] proj_size must be 0 (none) to hidden_size - 1, got {proj_size}")
-        if forget_bias is not None and not self.bias:
-            raise ValueError(f"[{name}] forget_bias needs bias=True")
+        if forget_bias is not None:
+            check_number(name, "forget_bias", forget_bias)
+            if not self.bias:
+                raise ValueError(f"[{name}] forget_bias needs bias=True")
         self.proj_size, self.forget_bias, self.layer_norm = proj_size, forget_bias, layer_norm
         self.dropconnect, self.zoneout, self.zoneout_cell = dropconnect, zoneout, zoneout_cell
 
