@@ -176,8 +176,8 @@ class Convolution {
     std::fill(lines.get(), lines.get() + most_lines * length, T(0));
     const int64_t left = std::max<int64_t>(0, -a_.left);
     const Run inside{0, left, std::max<int64_t>(0, std::min(M * across_ + 2, a_.w - a_.left) - left)};
-    std::vector<int64_t> offsets;
-    for (int64_t i = 0; i < most_lines; ++i) offsets.push_back(i * a_.w);
+    std::vector<int64_t> offsets(most_lines);
+    for (int64_t i = 0; i < most_lines; ++i) offsets[i] = i * a_.w;
     const T* end = a_.x + (a_.images.back() + 1) * a_.c * a_.h * a_.w;
     for (int64_t c = 0; c < a_.c; ++c)
       for (const Piece& piece : pieces) {

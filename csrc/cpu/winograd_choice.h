@@ -29,7 +29,8 @@ inline bool pays(int64_t n, int64_t c, int64_t k, int64_t p, int64_t q) {
 // A float without its sign, as an integer: in the same order, NaN the largest.
 using Magnitude = int32_t;
 
-constexpr Magnitude kSmallest = (127 - 60) << 23, kLargest = (127 + 60) << 23;
+constexpr Magnitude kOne = 1 << 23;  // of the exponent
+constexpr Magnitude kSmallest = (127 - 60) * kOne, kLargest = (127 + 60) * kOne;
 
 // The largest of n, in any of the lanes.
 constexpr int64_t kLanes = 128;

@@ -189,7 +189,7 @@ void largest_magnitudes(const T* x, int64_t n, LaneInteger<T>* largest) {
   for (; i < n; ++i) {
     LaneInteger<T> bits;
     __builtin_memcpy(&bits, x + i, sizeof bits);
-    bits &= kAbsolute;
+    bits &= kAbsolute;  // NOLINT(bugprone-signed-bitwise): without the sign
     if (bits > largest[i]) largest[i] = bits;
   }
 }
