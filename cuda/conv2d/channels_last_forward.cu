@@ -56,25 +56,13 @@ void forward(const T* x, const T* weight, const T* bias, const T* residual, T* y
                      ChannelResult<T>{y, s.k, bias, residual, kind}, precision, stream))
     return;
   with_width(x, channels, [&]<int Width>() {
-    const ChannelPatches<T, Width> patches{.x = x,
-                                           .image_pitch = s.h * s.w * s.c,
-                                           .pixel_pitch = s.c,
-                                           .height = static_cast<int>(s.h),
-                                           .width = static_cast<int>(s.w),
-                                           .columns = pixels,
-                                           .taps = taps,
-                                           .pixels = Grid(s.p, s.q),
-                                           .window = Grid(s.r, s.s),
-                                           .channels = FastDivider(channels),
-                                           .stride_h = static_cast<int>(s.stride_h),
-                                           .stride_w = static_cast<int>(s.stride_w),
-                                           .origin_h = static_cast<int>(-s.padding_h),
-                                           .origin_w = static_cast<int>(-s.padding_w),
-                                           .step_h = static_cast<int>(s.dilation_h),
-                                           .step_w = static_cast<int>(s.dilation_w)};
-    const Forward<T, Width> problem{
-        {{patches}, {lines, filters, pitch, pitch}, {y, s.k, bias, residual, kind}, pixels, filters, taps},
-        channels};
+    const Forward<T, Width> problem{{{patches_of<T, Width>(x, s)},
+                                     {lines, filters, pitch, pitch},
+                                     {y, s.k, bias, residual, kind},
+                                     pixels,
+                                     filters,
+                                     taps},
+                                    channels};
     multiply(name, problem, {s.groups, pixels, filters, taps}, false, stream, precision);
   });
 }

@@ -45,30 +45,9 @@ void backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& s
                                               db, precision, stream))
     return;
   with_width(x, channels, [&]<int Width>() {
-    const ChannelPatches<T, Width> patches{.x = x,
-                                           .image_pitch = s.h * s.w * s.c,
-                                           .pixel_pitch = s.c,
-                                           .height = static_cast<int>(s.h),
-                                           .width = static_cast<int>(s.w),
-                                           .columns = pixels,
-                                           .taps = taps,
-                                           .pixels = Grid(s.p, s.q),
-                                           .window = Grid(s.r, s.s),
-                                           .channels = FastDivider(channels),
-                                           .stride_h = static_cast<int>(s.stride_h),
-                                           .stride_w = static_cast<int>(s.stride_w),
-                                           .origin_h = static_cast<int>(-s.padding_h),
-                                           .origin_w = static_cast<int>(-s.padding_w),
-                                           .step_h = static_cast<int>(s.dilation_h),
-                                           .step_w = static_cast<int>(s.dilation_w)};
-    const WeightGradient<T, Width> problem{{{dy, filters, pixels, s.k},
-                                            {patches},
-                                            {dw, taps, FastDivider(channels), static_cast<int>(s.r * s.s)},
-                                            filters,
-                                            taps,
-                                            pixels,
-                                            db},
-                                           channels};
+    const WeightGradient<T, Width> problem{
+        {{dy, filters, pixels, s.k}, {patches_of<T, Width>(x, s)}, result, filters, taps, pixels, db},
+        channels};
     multiply("conv2d_backward_weight", problem, {s.groups, filters, taps, pixels}, db != nullptr, stream,
              precision);
   });

@@ -1,5 +1,6 @@
-// The windows of a convolution of channels-last images, for the multiply of gemm/wgmma_pixels.h.
+// The windows of a convolution of channels-last images, as the multiplies of gemm/ want them described.
 #pragma once
+#include "gemm/channels_last.h"
 #include "gemm/wgmma_pixels.h"
 #include "ops/conv2d.h"
 
@@ -19,6 +20,27 @@ WindowSource<T> windows_of(const T* x, const Conv2dShape& s) {
   };
   return {x, s.n, s.c, axis(s.h, s.p, s.r, s.stride_h, s.dilation_h, s.padding_h),
           axis(s.w, s.q, s.s, s.stride_w, s.dilation_w, s.padding_w)};
+}
+
+// The same as patches for the other multiplies, `Width` channels at a time.
+template <class T, int Width>
+ChannelPatches<T, Width> patches_of(const T* x, const Conv2dShape& s) {
+  return {.x = x,
+          .image_pitch = s.h * s.w * s.c,
+          .pixel_pitch = s.c,
+          .height = static_cast<int>(s.h),
+          .width = static_cast<int>(s.w),
+          .columns = s.n * s.p * s.q,
+          .taps = s.c / s.groups * s.r * s.s,
+          .pixels = Grid(s.p, s.q),
+          .window = Grid(s.r, s.s),
+          .channels = FastDivider(s.c / s.groups),
+          .stride_h = static_cast<int>(s.stride_h),
+          .stride_w = static_cast<int>(s.stride_w),
+          .origin_h = static_cast<int>(-s.padding_h),
+          .origin_w = static_cast<int>(-s.padding_w),
+          .step_h = static_cast<int>(s.dilation_h),
+          .step_w = static_cast<int>(s.dilation_w)};
 }
 
 // dy, read through the windows of x's pixels, which are those of x the other way around. For stride 1.
