@@ -30,7 +30,8 @@ struct WindowGrid {
 // Four neighbouring columns of the product are a window: bias by channel, the maximum, then the activation.
 template <class T>
 struct PooledResult {
-  static constexpr bool kTakesFours = true, kOverwrites = true;
+  static constexpr bool kOverwrites = true;
+  static constexpr int kTogether = 4;
 
   T* out;           // [N, C, H, W]
   uint8_t* argmax;  // the same, or null
@@ -39,33 +40,30 @@ struct PooledResult {
   const T* bias;      // by channel, or null
   Activation kind;
 
-  using Column = int64_t;
+  using Columns = int64_t;  // where their window goes
   __device__ __forceinline__ void skip_channels(int64_t count) {
     out += count * channel_pitch;
     if (argmax) argmax += count * channel_pitch;
     if (bias) bias += count;
   }
-  __device__ __forceinline__ Column column(int64_t n) const {
+  __device__ __forceinline__ Columns columns(int64_t n) const {
     uint32_t within;
     const int64_t image = plane.split_wide(n, &within);
     return image * image_pitch + within / 4;
   }
-  // Every lane of the warp calls, those outside of the matrix too.
-  __device__ __forceinline__ void store(int64_t m, Column column, Compute<T> value, bool inside) const {
-    if (bias && inside) value += widen(bias[m]);
-    int place = threadIdx.x % 4;
+  __device__ __forceinline__ void store(int64_t m, Columns window, const Compute<T> (&pixels)[4]) const {
+    Compute<T> largest = 0;
+    int place = 0;
 #pragma unroll
-    for (int distance = 1; distance <= 2; distance *= 2) {
-      const Compute<T> other = __shfl_down_sync(kFullWarp, value, distance);
-      const int other_place = distance == 1 ? place + 1 : __shfl_down_sync(kFullWarp, place, distance);
-      if (other > value || other != other) {  // the first of equal ones, and the last NaN
-        value = other;
-        place = other_place;
-      }
+    for (int i = 0; i < 4; ++i) {
+      const Compute<T> value = bias ? pixels[i] + widen(bias[m]) : pixels[i];
+      if (i > 0 && !(value > largest || value != value))
+        continue;  // the first of equal ones, and the last NaN
+      largest = value;
+      place = i;
     }
-    if (!inside || threadIdx.x % 4 != 0) return;
-    const int64_t at = column + m * channel_pitch;
-    out[at] = narrow<T>(activate(value, kind));
+    const int64_t at = window + m * channel_pitch;
+    out[at] = narrow<T>(activate(largest, kind));
     if (argmax) argmax[at] = static_cast<uint8_t>(place);
   }
 };

@@ -161,31 +161,16 @@ concept TakesTiles = requires { Result::kTakesTiles; };
 template <class Problem>
 constexpr bool kTakesTiles = TakesTiles<decltype(Problem::Parts::result)>;
 
-// A result that saves work on neighbouring columns of a row has kTogether, a divisor of every tile's columns,
-// beside column() and store()
+// A result that saves work on neighbouring columns of a row, or wants them at once, has kTogether, a divisor
+// of every tile's columns, and
 //   Columns columns(int64_t n) const;  of columns n ... n + kTogether - 1; it minds those past the last one
 //   void store(int64_t m, const Columns& columns, const T (&values)[kTogether]) const
+// beside column() and store() of one, which only the sums of slices then go to. Without these two n is a
+// multiple of kTogether.
 template <class Result>
 concept TakesColumns = Result::kTogether > 1;
 
-// A result that wants four neighbouring columns at once has kTakesFours. Of it store(m, column, value,
-// inside) is called by every lane of a warp, which holds 32 columns from a multiple of four on; where
-// `inside` is false, row or column are outside of the matrix. n is a multiple of four.
-template <class Result>
-concept TakesFours = requires { Result::kTakesFours; };
-
-// Hands one sum to the result. Every lane of the warp calls, with the same row.
-template <class Result, class Column, class T>
-__device__ __forceinline__ void store_one(const Result& result, int64_t m, const Column& column, T value,
-                                          bool inside) {
-  if constexpr (TakesFours<Result>) {
-    result.store(m, column, value, inside);
-  } else {
-    if (inside) result.store(m, column, value);
-  }
-}
-
-// Stores a block's sums where they belong, by store_tile(Tile(), shared, sums, store one), or
+// Stores a block's sums where they belong, by store_tile(Tile(), shared, sums, store), or
 // store_tile<kTogether> where the result takes so many columns.
 template <class Tile, class Problem, class Sums, class T = Compute<typename Problem::Value>>
 __device__ __forceinline__ void store_sums(const Problem& problem, const Schedule& schedule,
@@ -208,9 +193,8 @@ __device__ __forceinline__ void store_sums(const Problem& problem, const Schedul
       });
     } else {
       const auto column = operands.result.column(column_n < n ? column_n : 0);
-      static_assert(Tile::kColumns % 32 == 0);  // a warp's columns are neighbours
       store_tile(Tile(), shared, sum, [&](int row, T value) {
-        store_one(operands.result, first_m + row, column, value, first_m + row < m && column_n < n);
+        if (first_m + row < m && column_n < n) operands.result.store(first_m + row, column, value);
       });
     }
     if (sum_rows && first_m + threadIdx.x < m)

@@ -132,17 +132,16 @@ struct Tf32x3Tiles {
   }
 };
 
-// Hands the tile's sums to store(row, value), as in simt.h: a thread has one column, so that stores are
-// coalesced.
-template <class T, Precision Mode, int Rows, int Columns, int WarpRows, int WarpColumns, int Resident,
-          class Store>
+// Hands the tile's sums to store(row, value), or with a Width to store(row, values), as in simt.h.
+template <int Width = 1, class T, Precision Mode, int Rows, int Columns, int WarpRows, int WarpColumns,
+          int Resident, class Store>
 __device__ __forceinline__ void store_tile(
     MmaTile<T, Mode, Rows, Columns, WarpRows, WarpColumns, Resident>, float* shared,
     const typename MmaTile<T, Mode, Rows, Columns, WarpRows, WarpColumns, Resident>::Sums& sum,
     Store&& store) {
   using Tile = MmaTile<T, Mode, Rows, Columns, WarpRows, WarpColumns, Resident>;
-  constexpr int kRowsAtOnce = Tile::kThreads / Columns;
-  const int column = threadIdx.x % Columns, first_row = threadIdx.x / Columns;
+  constexpr int kAcross = Columns / Width, kRowsAtOnce = Tile::kThreads / kAcross;
+  const int column = threadIdx.x % kAcross * Width, first_row = threadIdx.x / kAcross;
   const int to_row = Tile::warp_row() / WarpRows * 16 + Tile::lane_row();
   float* const to = shared + to_row * Tile::kStorePitch + Tile::warp_column() + Tile::lane_column();
 #pragma unroll 1
@@ -163,7 +162,8 @@ __device__ __forceinline__ void store_tile(
     __syncthreads();
 #pragma unroll 4
     for (int down = first_row; down < Tile::kWarpsDown * 16; down += kRowsAtOnce)
-      store(down / 16 * WarpRows + i * 16 + down % 16, shared[down * Tile::kStorePitch + column]);
+      hand_over<Width>(down / 16 * WarpRows + i * 16 + down % 16, shared + down * Tile::kStorePitch + column,
+                       store);
   }
 }
 

@@ -20,17 +20,6 @@
 
 namespace fastarch::cuda {
 
-// This thread's values of one k row: runs of Run elements, Stride apart.
-template <int Count, int Run, int Stride, class T>
-__device__ __forceinline__ void read_runs(const T* row, T (&values)[Count]) {
-#pragma unroll
-  for (int i = 0; i < Count; i += Run) {
-    const Pack<T, Run> pack = *reinterpret_cast<const Pack<T, Run>*>(row + i / Run * Stride);
-#pragma unroll
-    for (int j = 0; j < Run; ++j) values[i + j] = pack.value[j];
-  }
-}
-
 // sum += the product of a step's pieces.
 template <class Tile, class T>
 __device__ __forceinline__ void multiply_step(const T (&a)[Tile::kDepth][Tile::kPitchA],
@@ -79,15 +68,7 @@ __device__ __forceinline__ void store_tile(Tile, T* shared,
 #pragma unroll 4
     for (int down = first_row; down < Tile::kThreadsDown; down += kRowsAtOnce) {
       const int row = (i / Tile::kRunA * Tile::kThreadsDown + down) * Tile::kRunA + i % Tile::kRunA;
-      const T* const from = &shared[down * Tile::kColumns + column];
-      if constexpr (Width == 1) {
-        store(row, *from);
-      } else {
-        constexpr int kRun = Width < kVector<T> ? Width : kVector<T>;
-        T values[Width];
-        read_runs<Width, kRun, kRun>(from, values);
-        store(row, values);
-      }
+      hand_over<Width>(row, shared + down * Tile::kColumns + column, store);
     }
   }
 }

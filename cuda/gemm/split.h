@@ -7,6 +7,13 @@
 
 namespace fastarch::cuda {
 
+// How many sums a result takes: one, or the columns that it wants together.
+template <class Result>
+constexpr int kSumsAtOnce = 1;
+template <TakesColumns Result>
+  requires(!requires(const Result& result) { result.column(0); })
+constexpr int kSumsAtOnce<Result> = Result::kTogether;
+
 // Adds the slices' partial sums, always in the same order, and stores the results. A block takes 32 results
 // at a time; its 8 rows of threads take every 8th slice each, then the first row adds the 8 sums.
 constexpr int kCombineColumns = 32, kCombineRows = 8;
@@ -18,9 +25,9 @@ __global__ void __launch_bounds__(kCombineColumns* kCombineRows)
   FASTARCH_SHARED(T, shared, [kCombineRows][kCombineColumns]);
   const int x = threadIdx.x % kCombineColumns, y = threadIdx.x / kCombineColumns;
 
-  // Over parts [batch, slice, area]: calls store(batch, index within area, sum, true) for each, and with
-  // false where a lane has none; every lane of the first warp calls.
-  const auto combine = [&](const T* parts, int64_t area, auto&& store) {
+  // Over parts [batch, slice, area]: calls store(batch, index within area, sums) for each `width` of them side
+  // by side, a power of two that divides area.
+  const auto combine = [&](const T* parts, int64_t area, int width, auto&& store) {
     const int64_t count = batches * area;
     for (int64_t first = int64_t{blockIdx.x} * kCombineColumns; first < count;
          first += int64_t{gridDim.x} * kCombineColumns) {
@@ -36,23 +43,34 @@ __global__ void __launch_bounds__(kCombineColumns* kCombineRows)
       __syncthreads();
       if (y == 0) {
         for (int i = 1; i < kCombineRows; ++i) sum += shared[i][x];
-        store(static_cast<int>(batch), within, sum, inside);
+        shared[0][x] = sum;
+        __syncwarp();
+        if (inside && x % width == 0) store(static_cast<int>(batch), within, &shared[0][x]);
       }
       __syncthreads();
     }
   };
 
+  using Result = decltype(Problem::Parts::result);
+  constexpr int kAtOnce = kSumsAtOnce<Result>;
   if (n > 0)
-    combine(partials, m * n, [&](int batch, int64_t index, T sum, bool inside) {
+    combine(partials, m * n, kAtOnce, [&](int batch, int64_t index, const T* sums) {
       const auto operands = problem.at(batch);
       const int64_t row = index / n, column = index - row * n;
-      const bool wanted = inside && row < operands.m && column < operands.n;
-      store_one(operands.result, row, operands.result.column(wanted ? column : 0), sum, wanted);
+      if (row >= operands.m || column >= operands.n) return;
+      if constexpr (kAtOnce == 1) {
+        operands.result.store(row, operands.result.column(column), *sums);
+      } else {
+        T values[kAtOnce];
+#pragma unroll
+        for (int v = 0; v < kAtOnce; ++v) values[v] = sums[v];
+        operands.result.store(row, operands.result.columns(column), values);
+      }
     });
   if constexpr (Problem::kRowSums)
     if (row_partials)
-      combine(row_partials, m, [&](int batch, int64_t row, T sum, bool inside) {
-        if (inside) problem.at(batch).row_sums[row] = narrow<typename Problem::Value>(sum);
+      combine(row_partials, m, 1, [&](int batch, int64_t row, const T* sums) {
+        problem.at(batch).row_sums[row] = narrow<typename Problem::Value>(*sums);
       });
 }
 

@@ -58,4 +58,28 @@ struct Tile {
   }
 };
 
+// A thread's values of one row: runs of Run elements, Stride apart.
+template <int Count, int Run, int Stride, class T>
+__device__ __forceinline__ void read_runs(const T* row, T (&values)[Count]) {
+#pragma unroll
+  for (int i = 0; i < Count; i += Run) {
+    const Pack<T, Run> pack = *reinterpret_cast<const Pack<T, Run>*>(row + i / Run * Stride);
+#pragma unroll
+    for (int j = 0; j < Run; ++j) values[i + j] = pack.value[j];
+  }
+}
+
+// Calls store(row, value) with the sum at `from`, or with a Width store(row, values) with as many from there on.
+template <int Width, class T, class Store>
+__device__ __forceinline__ void hand_over(int row, const T* from, Store&& store) {
+  if constexpr (Width == 1) {
+    store(row, *from);
+  } else {
+    constexpr int kRun = Width < kVector<T> ? Width : kVector<T>;
+    T values[Width];
+    read_runs<Width, kRun, kRun>(from, values);
+    store(row, values);
+  }
+}
+
 }  // namespace fastarch::cuda
