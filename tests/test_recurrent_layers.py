@@ -112,31 +112,6 @@ def test_layers_are_pytorch(kind: str, backend: Backend, count_configurations) -
     count_configurations(f"nn.{kind} on {backend} against PyTorch", number)
 
 
-@with_torch
-@pytest.mark.parametrize("kind", KINDS)
-def test_cells_are_pytorch(kind: str) -> None:
-    import torch
-
-    rng = np.random.default_rng(3)
-    x, h, c = (rng.standard_normal(shape) for shape in ((4, 3), (4, 5), (4, 5)))
-    cell, peer = (
-        getattr(nn, f"{kind}Cell")(3, 5, dtype=np.float64),
-        getattr(torch.nn, f"{kind}Cell")(3, 5).double(),
-    )
-    cell.load_state_dict(peer.state_dict())
-    hx, t_hx = ((h, c), (torch.tensor(h), torch.tensor(c))) if kind == "LSTM" else (h, torch.tensor(h))
-    for states, t_states in ((hx, t_hx), (None, None)):
-        cell.zero_grad()
-        peer.zero_grad()
-        outputs, peers = as_states(cell(x, states)), as_states(peer(torch.tensor(x), t_states))
-        sum(((o * o).sum() for o in outputs), fa.tensor(0.0)).backward()
-        sum((o * o).sum() for o in peers).backward()
-        for output, expected in zip(outputs, peers, strict=True):
-            np.testing.assert_allclose(output.data, expected.detach().numpy(), rtol=1e-12, atol=1e-12)
-        for (name, p), q in zip(cell.named_parameters(), peer.parameters(), strict=True):
-            np.testing.assert_allclose(p.grad, q.grad.numpy(), rtol=1e-11, atol=1e-11, err_msg=name)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_sequence_without_a_batch(kind: str) -> None:
     layer = getattr(nn, kind)(3, 4, 2, bidirectional=True)
@@ -303,59 +278,6 @@ def test_gru_forms_differ_and_both_learn() -> None:
     for t in range(6):
         h = cell(x[t], h)
         np.testing.assert_allclose(h.data, y.data[t], rtol=1e-6, atol=1e-6)
-
-
-LOOPS: list[tuple[str, dict[str, Any]]] = [
-    ("RNN", {"layer_norm": True, "nonlinearity": "relu"}),
-    ("RNN", {"zoneout": 0.3, "bias": False}),
-    ("LSTM", {"proj_size": 2, "forget_bias": 1.0}),
-    ("LSTM", {"proj_size": 3, "layer_norm": True, "zoneout": 0.2, "zoneout_cell": 0.3}),
-    ("GRU", {"layer_norm": True, "zoneout": 0.4}),
-    ("GRU", {"reset_before": True, "zoneout": 0.4, "bias": False}),
-    *((kind, {"dropconnect": 0.5}) for kind in KINDS),
-]
-
-
-@pytest.mark.parametrize(("kind", "options"), LOOPS, ids=str)
-def test_a_loop_over_cells_is_the_layer(kind: str, options: dict[str, Any]) -> None:
-    """Outputs and gradients; DropConnect in training, on one draw for the loop, the others in evaluation."""
-    x = np.random.default_rng(1).standard_normal((6, 4, 3))
-    layer = getattr(nn, kind)(3, 5, **options, dtype=np.float64)
-    cell = getattr(nn, f"{kind}Cell")(3, 5, **options, dtype=np.float64)
-    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in layer.state_dict().items()})
-    if "dropconnect" not in options:
-        layer.eval(), cell.eval()
-    fa.manual_seed(3)
-    y, last = layer(x)
-    (y * y).sum().backward()
-    fa.manual_seed(3)
-    state, total, weight = None, fa.tensor(0.0), cell.recurrent_weight()
-    for t in range(6):
-        state = cell(x[t], state, weight_hh=weight)
-        h = as_states(state)[0]
-        total = total + (h * h).sum()
-        np.testing.assert_allclose(h.data, y.data[t], rtol=1e-12, atol=1e-12)
-    total.backward()
-    for ours, end in zip(as_states(state), as_states(last), strict=True):
-        np.testing.assert_allclose(ours.data, end.data[0], rtol=1e-12, atol=1e-12)
-    for (name, p), q in zip(cell.named_parameters(), layer.parameters(), strict=True):
-        np.testing.assert_allclose(p.grad, q.grad, rtol=1e-10, atol=1e-11, err_msg=name)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_cells_draw_at_each_call_and_not_in_evaluation(kind: str) -> None:
-    x, h = np.ones((8, 3), np.float32), np.ones((8, 16), np.float32)
-    hx = (h, h) if kind == "LSTM" else h
-    for options in ({"zoneout": 0.5}, {"dropconnect": 0.5}):
-        cell = getattr(nn, f"{kind}Cell")(3, 16, **options)
-        first, second = (as_states(cell(x, hx))[0].data for _ in range(2))
-        assert not np.array_equal(first, second)
-        if "zoneout" in options:
-            assert 0.3 < np.mean(first == h) < 0.7
-        before = fa.random.get_state()
-        first, second = (as_states(cell.eval()(x, hx))[0].data for _ in range(2))
-        assert np.array_equal(first, second)
-        assert fa.random.get_state() == before
 
 
 def test_how_it_looks_and_counts() -> None:

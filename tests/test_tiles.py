@@ -5,7 +5,7 @@ The model would never take most of these plans for so small a product; a trial o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ ARITHMETICS = [
 ]
 
 # Awkward sizes, with 64 terms or more in every sum: with fewer, 3xTF32 takes the ordinary units' tiles.
-LINEAR = (69, 83, 131)  # rows, inputs, outputs
+LINEAR, UNITS = (69, 83, 131), 37  # rows, inputs, outputs; of recurrent cells
 IMAGES, FILTERS = (2, 8, 9, 11), (11, 8, 3, 3)
 GEOMETRY: dict[str, Any] = {"stride": (1, 2), "padding": (1, 2)}
 
@@ -75,7 +75,15 @@ def operands(dtype: str) -> dict[str, np.ndarray]:
     rows, inputs, outputs = LINEAR
     shapes = {"x": (rows, inputs), "weight": (outputs, inputs), "dy": (rows, outputs), "bias": (outputs,)}
     shapes |= {"image": IMAGES, "filters": FILTERS, "dimage": (2, 11, 9, 7)}
-    return {name: random.normal(size=shape).astype(FLOATS[dtype]) for name, shape in shapes.items()}
+    shapes |= {"h": (rows, UNITS), "c": (rows, UNITS), "bias_image": (11,)}
+    for gates in (1, 3, 4):
+        wide = gates * UNITS
+        shapes |= {f"w_ih{gates}": (wide, inputs), f"w_hh{gates}": (wide, UNITS), f"b{gates}": (wide,)}
+    scale = {name: 0.1 if name.startswith("w_") else 1.0 for name in shapes}
+    return {
+        name: (scale[name] * random.normal(size=shape)).astype(FLOATS[dtype])
+        for name, shape in shapes.items()
+    }
 
 
 def products(given: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -88,14 +96,50 @@ def products(given: dict[str, np.ndarray]) -> list[np.ndarray]:
     ]
 
 
+def fused(given: dict[str, np.ndarray], way: Arithmetic) -> list[np.ndarray]:
+    """What takes its columns four at a time: pooled convolutions, steps of recurrent cells."""
+    filters, bias = given["filters"], given["bias_image"]
+    results = [fa.ops.conv2d_max_pool(given["image"], filters, bias, padding=1, activation="relu")[0]]
+    # The recurrent operators are float32 to the caller's word, and widen what no tensor core takes.
+    if way.precision == "float32" and way.capability >= (8, 0):
+        x, h, c = given["x"], given["h"], given["c"]
+        rnn, gru, lstm = (
+            (given[f"w_ih{g}"], given[f"w_hh{g}"], given[f"b{g}"], given[f"b{g}"]) for g in (1, 3, 4)
+        )
+        results += [
+            fa.ops.rnn_cell(x, h, *rnn),
+            fa.ops.gru_cell(x, h, *gru),
+            *fa.ops.lstm_cell(x, h, c, *lstm),
+        ]
+        for gradients in (
+            fa.ops.rnn_cell_backward(h, x, h, *rnn),
+            fa.ops.gru_cell_backward(h, x, h, *gru),
+            fa.ops.lstm_cell_backward(h, c, x, h, c, *lstm),
+        ):
+            results += [gradient for gradient in gradients if gradient is not None]
+    return results
+
+
 PLANS = [pytest.param(way, tile, id=f"{way}-{tile}") for way in ARITHMETICS for tile in way.tiles]
 
 
 @pytest.mark.parametrize(("way", "tile"), PLANS)
 def test_results_do_not_depend_on_the_plan(module: Any, way: Arithmetic, tile: str) -> None:
+    check_plans(module, way, tile, products)
+
+
+@pytest.mark.parametrize(("way", "tile"), PLANS)
+def test_fused_results_do_not_depend_on_the_plan(module: Any, way: Arithmetic, tile: str) -> None:
+    check_plans(module, way, tile, lambda given: fused(given, way))
+
+
+def check_plans(
+    module: Any, way: Arithmetic, tile: str, run: Callable[[dict[str, np.ndarray]], list[np.ndarray]]
+) -> None:
+    """The tile's results, with the sum whole and in slices, against float64."""
     given = operands(way.dtype)
     with fa.backend("numpy"):
-        expected = products({name: value.astype(np.float64) for name, value in given.items()})
+        expected = run({name: value.astype(np.float64) for name, value in given.items()})
     module.set_compute_capability(*way.capability)
     for slices in (1, 3):
         runs = []
@@ -107,7 +151,7 @@ def test_results_do_not_depend_on_the_plan(module: Any, way: Arithmetic, tile: s
                 fa.precision(way.precision),
                 autotuning.forced_plan(tile, slices),
             ):
-                runs.append(products(given))
+                runs.append(run(given))
         for ours, again, theirs in zip(*runs, expected, strict=True):
             np.testing.assert_array_equal(again, ours)  # a plan's bits are its own, whatever the device
             atol = way.tolerance * max(1, np.abs(theirs).max())

@@ -180,6 +180,89 @@ void recurrent_gates_backward(py::handle gates, py::handle extra, py::handle pre
   });
 }
 
+// A step's operands, their shapes compared: x says how many sequences and features, w_hh how many units.
+class StepOperands {
+ public:
+  StepOperands(const char* op, py::handle x, py::handle h, py::handle c, py::handle w_ih, py::handle w_hh,
+               py::handle b_ih, py::handle b_hh, int cell)
+      : operands(op, kMemory, device::kHalves) {
+    x_ = operands.in(x, "x");
+    w_hh_ = operands.in(w_hh, "w_hh");
+    operands.expect_dims(x_, "x", 2);
+    operands.expect_dims(w_hh_, "w_hh", 2);
+    check(cell >= 0 && cell <= static_cast<int>(Cell::gru), op, "cell is ", cell, ", expected 0 to 3");
+    kind = static_cast<Cell>(cell);
+    n = x_.shape[0];
+    features = x_.shape[1];
+    units = w_hh_.shape[1];
+    width = gates_of(kind) * units;
+    check(w_hh_.shape[0] == width, op, "w_hh has shape ", w_hh_.shape_text(), ", expected (", width, ", ",
+          units, ")");
+    w_ih_ = operands.in(w_ih, "w_ih", {width, features});
+    h_ = operands.in_or_none(h, "h", {n, units});
+    check(lstm() || c.is_none(), op, "c is given for this cell");
+    c_ = operands.in_or_none(c, "c", {n, units});
+    b_ih_ = operands.in_or_none(b_ih, "b_ih", {width});
+    b_hh_ = operands.in_or_none(b_hh, "b_hh", {width});
+  }
+
+  bool lstm() const { return kind == Cell::lstm; }
+
+  // An array [N, columns] that this cell overwrites, or must not have.
+  ArrayView out_if(bool wanted, py::handle object, const char* name, int64_t columns) {
+    check(wanted == !object.is_none(), operands.op(), name, wanted ? " is None" : " is given",
+          " for this cell");
+    return operands.out_or_none(object, name, {n, columns});
+  }
+
+  template <class T>
+  CellStep<T> step() const {
+    return {kind,          n,           features,       units,          data<T>(x_),
+            data<T>(h_),   data<T>(c_), data<T>(w_ih_), data<T>(w_hh_), data<T>(b_ih_),
+            data<T>(b_hh_)};
+  }
+
+  Operands operands;
+  Cell kind;
+  int64_t n, features, units, width;
+
+ private:
+  ArrayView x_, h_, c_, w_ih_, w_hh_, b_ih_, b_hh_;
+};
+
+void recurrent_cell_forward(py::handle x, py::handle h, py::handle c, py::handle w_ih, py::handle w_hh,
+                            py::handle b_ih, py::handle b_hh, py::handle y, py::handle c_next, int cell,
+                            uintptr_t stream) {
+  StepOperands of("recurrent_cell_forward", x, h, c, w_ih, w_hh, b_ih, b_hh, cell);
+  const ArrayView vy = of.operands.out(y, "y", {of.n, of.units});
+  const ArrayView vc = of.out_if(of.lstm(), c_next, "c_next", of.units);
+  py::gil_scoped_release unlocked;
+  device::dispatch(of.operands.dtype(), of.operands.op(), [&]<class T>() {
+    device::recurrent_cell_forward(of.step<T>(), mutable_data<T>(vy), mutable_data<T>(vc), as_stream(stream));
+  });
+}
+
+void recurrent_cell_backward(py::handle x, py::handle h, py::handle c, py::handle w_ih, py::handle w_hh,
+                             py::handle b_ih, py::handle b_hh, py::handle dh, py::handle dc, py::handle da,
+                             py::handle da_h, py::handle dh_before, py::handle dc_before, int cell,
+                             uintptr_t stream) {
+  StepOperands of("recurrent_cell_backward", x, h, c, w_ih, w_hh, b_ih, b_hh, cell);
+  const ArrayView vdh = of.operands.in_or_none(dh, "dh", {of.n, of.units});
+  check(of.lstm() || (dc.is_none() && dc_before.is_none()), of.operands.op(),
+        "dc or dc_before is given for this cell");
+  const ArrayView vdc = of.operands.in_or_none(dc, "dc", {of.n, of.units});
+  const ArrayView vda = of.operands.out(da, "da", {of.n, of.width});
+  const ArrayView vdah = of.out_if(of.kind == Cell::gru, da_h, "da_h", of.width);
+  const ArrayView vh = of.operands.out_or_none(dh_before, "dh_before", {of.n, of.units});
+  const ArrayView vc = of.operands.out_or_none(dc_before, "dc_before", {of.n, of.units});
+  py::gil_scoped_release unlocked;
+  device::dispatch(of.operands.dtype(), of.operands.op(), [&]<class T>() {
+    device::recurrent_cell_backward(of.step<T>(), data<T>(vdh), data<T>(vdc), mutable_data<T>(vda),
+                                    mutable_data<T>(vdah), mutable_data<T>(vh), mutable_data<T>(vc),
+                                    as_stream(stream));
+  });
+}
+
 }  // namespace
 
 void bind_recurrent(py::module_& m) {
@@ -197,6 +280,15 @@ void bind_recurrent(py::module_& m) {
   m.def("recurrent_gates_backward", &recurrent_gates_backward, py::arg("gates"), py::arg("extra").none(true),
         py::arg("previous").none(true), py::arg("dh"), py::arg("dc").none(true), py::arg("da"),
         py::arg("da_h").none(true), py::arg("cell"), stream);
+  m.def("recurrent_cell_forward", &recurrent_cell_forward, py::arg("x"), py::arg("h").none(true),
+        py::arg("c").none(true), py::arg("w_ih"), py::arg("w_hh"), py::arg("b_ih").none(true),
+        py::arg("b_hh").none(true), py::arg("y"), py::arg("c_next").none(true), py::arg("cell"), stream);
+  m.def("recurrent_cell_backward", &recurrent_cell_backward, py::arg("x"), py::arg("h").none(true),
+        py::arg("c").none(true), py::arg("w_ih"), py::arg("w_hh"), py::arg("b_ih").none(true),
+        py::arg("b_hh").none(true), py::arg("dh").none(true), py::arg("dc").none(true), py::arg("da"),
+        py::arg("da_h").none(true), py::arg("dh_before").none(true), py::arg("dc_before").none(true),
+        py::arg("cell"), stream);
   m.def("recurrent_takes_halves", &device::recurrent_takes_halves);
-  takes_halves(m, {"recurrent_forward", "recurrent_backward"});
+  takes_halves(
+      m, {"recurrent_forward", "recurrent_backward", "recurrent_cell_forward", "recurrent_cell_backward"});
 }

@@ -36,6 +36,18 @@ struct Recurrence {
 // need a barrier each, where the weights fit; asked for where it cannot run, it throws std::invalid_argument.
 enum class Algorithm { automatic = 0, step = 1, persistent = 2, cluster = 3 };
 
+// One whole step, from its inputs on, for loops of the caller's own: N sequences, D features, H units. Any cell
+// but gru_reset_before, whose second product waits for the gates of the first.
+template <class T>
+struct CellStep {
+  Cell cell;
+  int64_t sequences, features, units;
+  const T* x;            // [N, D]
+  const T *h, *c;        // [N, H] before the step, or null: zeros; c of LSTM alone
+  const T *w_ih, *w_hh;  // [GH, D], [GH, H]
+  const T *b_ih, *b_hh;  // [GH] or null
+};
+
 // One declaration per device, in the namespaces below. T is float or double, where recurrent_takes_halves()
 // float16 or bfloat16 too. S = Wide<T> is the type of sums, of what is computed within a step, and
 // of what steps hand on beside h: c, dh and dc. With 16 bits, h is rounded at every step, so that it equals
@@ -63,6 +75,13 @@ enum class Algorithm { automatic = 0, step = 1, persistent = 2, cluster = 3 };
 // y, goes out as the part that reaches h past the product; dc [N, H] (LSTM): of c after -> of c before.
 // Overwritten: da, da_h [N, GH] as above.
 //
+// recurrent_cell_forward: overwritten: y [N, H], the next h; c_next [N, H] (LSTM, else null).
+//
+// recurrent_cell_backward: computes the step again. dh and dc [N, H]: gradients of y and c_next, or null:
+// zeros; dc of LSTM alone. Overwritten: da [N, GH], the gradient of w_ih x; da_h [N, GH], that of w_hh h (gru;
+// null for the others, where it is the same); dh_before [N, H]; dc_before [N, H] (LSTM); the latter two may be
+// null where they are not wanted.
+//
 // Sums are in a fixed order: equal calls give equal bits.
 
 namespace cuda {
@@ -82,6 +101,11 @@ void recurrent_gates_forward(const T* product, const T* b_n, const T* h, T* gate
 template <class T>
 void recurrent_gates_backward(const T* gates, const T* extra, const T* previous, T* dh, T* dc, T* da, T* da_h,
                               Cell cell, int64_t sequences, int64_t units, Stream stream);
+template <class T>
+void recurrent_cell_forward(const CellStep<T>& step, T* y, T* c_next, Stream stream);
+template <class T>
+void recurrent_cell_backward(const CellStep<T>& step, const T* dh, const T* dc, T* da, T* da_h, T* dh_before,
+                             T* dc_before, Stream stream);
 
 }  // namespace cuda
 
@@ -103,6 +127,11 @@ void recurrent_gates_forward(const T* product, const T* b_n, const T* h, T* gate
 template <class T>
 void recurrent_gates_backward(const T* gates, const T* extra, const T* previous, T* dh, T* dc, T* da, T* da_h,
                               Cell cell, int64_t sequences, int64_t units, Stream stream);
+template <class T>
+void recurrent_cell_forward(const CellStep<T>& step, T* y, T* c_next, Stream stream);
+template <class T>
+void recurrent_cell_backward(const CellStep<T>& step, const T* dh, const T* dc, T* da, T* da_h, T* dh_before,
+                             T* dc_before, Stream stream);
 
 }  // namespace cpu
 }  // namespace fastarch

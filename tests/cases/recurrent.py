@@ -22,6 +22,9 @@ _SIZES = {
     "units_37": (2, 3, 5, 37),
     "features_129": (2, 2, 129, 3),
     "empty_batch": (3, 0, 4, 5),
+    "step_aligned": (1, 9, 16, 24),
+    "step_odd": (1, 35, 131, 37),
+    "empty_step": (1, 0, 4, 5),
 }
 # id: (size, what differs). Sequence b has lengths[b] steps.
 _UNSORTED, _EQUAL = [2, 5, 1], [3, 3, 3]
@@ -210,8 +213,13 @@ def _cell_cases(kind: str) -> list[Case]:
     variants: dict[str, tuple[str, Arguments]] = {
         "one": ("one", {}),
         "primes": ("one_step", {}),
+        "aligned": ("step_aligned", {}),
+        "odd": ("step_odd", {}),
+        "empty_batch": ("empty_step", {}),
         "no_state": ("one_step", {"h0": None, "c0": None}),
         "no_bias": ("one_step", {"b_ih": None, "b_hh": None}),
+        "no_recurrent_bias": ("step_aligned", {"b_hh": None}),
+        "no_input_bias": ("step_odd", {"b_ih": None}),
     }
     if kind in _OPTIONS:
         variants["option"] = ("one_step", _OPTIONS[kind])
@@ -222,6 +230,11 @@ def _cell_cases(kind: str) -> list[Case]:
         make = partial(_make_cell, partial(_make_backward, kind, size, more, ()))
         oracle_of = partial(cell_backward_oracle, kind)
         call = partial(_cell_backward, kind)
+        cases.append(Case(f"{kind}_cell_backward", name, make, oracle_of, _TOLERANCE, call=call))
+    for size, need in (("step_odd", (True, False)), ("step_aligned", (False, True))):
+        make = partial(_make_cell, partial(_make_backward, kind, size, {"need": need}, ()))
+        oracle_of, call = partial(cell_backward_oracle, kind), partial(_cell_backward, kind)
+        name = "input_only" if need[0] else "weight_only"
         cases.append(Case(f"{kind}_cell_backward", name, make, oracle_of, _TOLERANCE, call=call))
     cases += in_every_layout(cases[2])[1:] + in_every_layout(cases[3])[1:]
     return cases
@@ -279,7 +292,13 @@ def kernel_calls() -> dict[str, Arguments]:
     backward = {"w_hh": floats(20, 5), **gates, "dy": floats(5, 5), **kept, **found}
     step = {"product": floats(3, 20), "b_n": None, "h": None, "gates": floats(3, 20), "c": floats(3, 5)}
     step_kept = {"extra": floats(3, 5), "previous": floats(3, 5)}
+    inputs = {"x": floats(3, 7), **state, "w_ih": floats(20, 7), "w_hh": floats(20, 5)}
+    inputs |= {"b_ih": None, "b_hh": None}
+    whole_back = {"dh": floats(3, 5), "dc": floats(3, 5), "da": floats(3, 20), "da_h": None}
+    whole_back |= {"dh_before": floats(3, 5), "dc_before": floats(3, 5), "cell": 2}
     return {
+        "recurrent_cell_forward": inputs | {"y": floats(3, 5), "c_next": floats(3, 5), "cell": 2},
+        "recurrent_cell_backward": inputs | whole_back,
         "recurrent_forward": forward | how,
         "recurrent_backward": backward | how,
         "recurrent_gates_forward": step | {"y": floats(3, 5), "extra": floats(3, 5), "cell": 2},

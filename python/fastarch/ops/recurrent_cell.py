@@ -1,9 +1,9 @@
 """One step of an RNN, LSTM or GRU, for loops of one's own, and its gradients.
 
-Options (normalisation, zoneout, projection) are those of the sequences, fastarch.ops.rnn, lstm and gru, of
-which a step is one of a single step: the masks of zoneout are those of step 0 of `stream`, so give each step
-of a loop another offset. A backward computes the step again from its inputs, on the same masks: nothing needs
-to be kept between the two.
+A step is one kernel each way on a GPU, and then the products that give the gradients. With options
+(normalisation, zoneout, projection: those of fastarch.ops.rnn, lstm and gru) it is a sequence of one step:
+the masks of zoneout are those of step 0 of `stream`, so give each step of a loop another offset. A backward
+computes the step again from its inputs, on the same masks: nothing needs to be kept between the two.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from fastarch import arrays
 from fastarch.ops import _recurrent as recurrence
 from fastarch.ops import _recurrent_arguments as arguments
+from fastarch.ops import _recurrent_cell as one_step
 from fastarch.ops._boundary import Array, expect_shape, flags
-from fastarch.ops._recurrent_steps import LSTM
+from fastarch.ops._recurrent_steps import GATES, GRU_RESET_BEFORE, LSTM
 
 More = dict[str, Array | None]
 Chances = dict[str, float]
@@ -240,7 +241,10 @@ def _step(
     with arrays.caller_stream(x, op, "x"):
         inputs = ((x, "[N, D]"), states, weights, more, chances, stream)
         of, options, restore = arguments.all_of(op, cell, *inputs)
-        _, h, c, _ = _run(op, cell, of, options, restore)
+        if _in_one(cell, options):
+            h, c = one_step.forward(op, cell, _inputs(of))
+        else:
+            _, h, c, _ = _run(op, cell, of, options, restore)
         return restore(h), None if c is None else restore(c)
 
 
@@ -262,16 +266,32 @@ def _step_backward(
         # Weights and inputs first: a gradient is what may be left out.
         inputs = ((x, "[N, D]"), states, weights, more, chances, stream)
         of, options, restore = arguments.all_of(op, cell, *inputs, gradients=gradients)
-        _, h, c, saved = _run(op, cell, of, options, restore)
-        for name, state in (("dh", h), ("dc", c)):
+        (n, _), outputs = of["x"].shape, of["w_hh"].shape[1]
+        units = of["w_hh"].shape[0] // GATES[cell]
+        for name, width in (("dh", outputs), ("dc", units)):
             if of.get(name) is not None:
-                expect_shape(op, name, of[name], state.shape)
-        grads, found = recurrence.backward(op, None, of["dh"], of.get("dc"), saved, need)
-        dx, *rest = grads
-        plain = (None if dx is None else dx.reshape(dx.shape[1:]), *rest)
+                expect_shape(op, name, of[name], (n, width))
+        plain: tuple[Array | None, ...]
+        found: dict[str, Array] = {}
+        if _in_one(cell, options):
+            plain = one_step.backward(op, cell, _inputs(of), of["dh"], of.get("dc"), need)
+        else:
+            *_, saved = _run(op, cell, of, options, restore)
+            grads, found = recurrence.backward(op, None, of["dh"], of.get("dc"), saved, need)
+            dx, *rest = grads
+            plain = (None if dx is None else dx.reshape(dx.shape[1:]), *rest)
         return tuple(None if grad is None else restore(grad) for grad in plain), {
             name: restore(grad) for name, grad in found.items()
         }
+
+
+def _in_one(cell: int, options: arguments.Options) -> bool:
+    """Whether the step is one product and what follows from it."""
+    return cell != GRU_RESET_BEFORE and not options.any()
+
+
+def _inputs(of: dict[str, Any]) -> one_step.Inputs:
+    return of["x"], of["h"], of.get("c"), of["w_ih"], of["w_hh"], of["b_ih"], of["b_hh"]
 
 
 def _run(

@@ -1,0 +1,219 @@
+// One step of a recurrent cell in one kernel each way: a product whose epilogue is the cell.
+//
+//   sums [N, 4H or H] = [x | h] [N, D + H] * [w_ih | w_hh]^T
+//
+// The columns are ordered so that the four sums of a unit (RNN: of four units) lie side by side, and the
+// multiply hands them over together: neither sums nor gates pass through memory. The way back makes the same
+// product, and goes on from the gates to their gradients in its epilogue.
+#include "core/buffer.h"
+#include "gemm/dense.h"
+#include "gemm/matrix.h"
+#include "gemm/mma.h"
+#include "ops/recurrent.h"
+#include "recurrent/cells.h"
+#include "recurrent/joined.h"
+
+namespace fastarch::cuda {
+namespace {
+
+template <class T>
+__device__ __forceinline__ Compute<T> value_or_zero(const T* array, int64_t i) {
+  return array ? widen(array[i]) : Compute<T>(0);
+}
+
+// What both ways make of a unit's sums: the biases, then the cell.
+template <class T>
+struct CellResult {
+  static constexpr bool kOverwrites = true;
+  static constexpr int kTogether = 4;
+  using S = Compute<T>;
+  struct Columns {
+    int64_t unit;  // RNN: the first of four
+    S bias[kTogether];
+  };
+
+  CellStep<T> step;
+
+  __device__ __forceinline__ bool gated() const { return columns_of(step.cell) > 1; }
+  __device__ __forceinline__ Activation activation() const {
+    return step.cell == Cell::rnn_relu ? Activation::relu : Activation::tanh;
+  }
+
+  __device__ __forceinline__ Columns columns(int64_t n) const {
+    Columns found{gated() ? n / kTogether : n, {}};
+    const bool gru = step.cell == Cell::gru;
+#pragma unroll
+    for (int v = 0; v < kTogether; ++v) {
+      const int64_t unit = gated() ? found.unit : found.unit + v;
+      if (unit >= step.units) continue;
+      const int64_t row = gated() ? (gru && v == 3 ? 2 : v) * step.units + unit : unit;
+      if (!(gru && v == 3)) found.bias[v] += value_or_zero(step.b_ih, row);
+      if (!(gru && v == 2)) found.bias[v] += value_or_zero(step.b_hh, row);
+    }
+    return found;
+  }
+
+  // The activated gates of a unit; c: before -> after.
+  __device__ __forceinline__ S lstm(const Columns& columns, const S (&sums)[4], S (&a)[4], S& c) const {
+#pragma unroll
+    for (int g = 0; g < 4; ++g) a[g] = sums[g] + columns.bias[g];
+    return LstmCell::forward(a, {}, S(0), S(0), c);
+  }
+  // inner: the recurrent share of n, before the reset.
+  __device__ __forceinline__ S gru(const Columns& columns, const S (&sums)[4], S h, S (&a)[3],
+                                   S& inner) const {
+#pragma unroll
+    for (int g = 0; g < 3; ++g) a[g] = sums[g] + columns.bias[g];
+    return GruCell::forward(a, {S(0), S(0), sums[3]}, columns.bias[3], h, inner);
+  }
+};
+
+template <class T>
+struct ForwardResult : CellResult<T> {
+  using typename CellResult<T>::S;
+  using typename CellResult<T>::Columns;
+
+  T *y, *c_next;  // [N, H]
+
+  __device__ __forceinline__ void store(int64_t m, const Columns& columns, const S (&sums)[4]) const {
+    const CellStep<T>& step = this->step;
+    const int64_t at = m * step.units + columns.unit;
+    if (!this->gated()) {
+#pragma unroll
+      for (int v = 0; v < 4; ++v)
+        if (columns.unit + v < step.units)
+          y[at + v] = narrow<T>(activate(sums[v] + columns.bias[v], this->activation()));
+    } else if (step.cell == Cell::lstm) {
+      S a[4], c = value_or_zero(step.c, at);
+      y[at] = narrow<T>(this->lstm(columns, sums, a, c));
+      c_next[at] = narrow<T>(c);
+    } else {
+      S a[3], inner;
+      y[at] = narrow<T>(this->gru(columns, sums, value_or_zero(step.h, at), a, inner));
+    }
+  }
+};
+
+template <class T>
+struct BackwardResult : CellResult<T> {
+  using typename CellResult<T>::S;
+  using typename CellResult<T>::Columns;
+
+  const T *dh, *dc;  // [N, H] or null
+  T *da, *da_h;      // [N, GH]
+  S* past;           // [N, H], GRU: what reaches h before past the product; or null
+  T* dc_before;      // [N, H], or null
+
+  __device__ __forceinline__ void store(int64_t m, const Columns& columns, const S (&sums)[4]) const {
+    const CellStep<T>& step = this->step;
+    const int64_t at = m * step.units + columns.unit;
+    if (!this->gated()) {
+#pragma unroll
+      for (int v = 0; v < 4; ++v)
+        if (columns.unit + v < step.units) {
+          const S y = activate(sums[v] + columns.bias[v], this->activation());
+          da[at + v] = narrow<T>(activation_gradient(value_or_zero(dh, at + v), y, this->activation()));
+        }
+    } else if (step.cell == Cell::lstm) {
+      S a[4], d[4], d_h[4], c = value_or_zero(step.c, at), d_c = value_or_zero(dc, at);
+      const S c_before = c;
+      this->lstm(columns, sums, a, c);
+      LstmCell::backward(a, c, c_before, value_or_zero(dh, at), d_c, d, d_h);
+      keep(da, m, columns.unit, d);
+      if (dc_before) dc_before[at] = narrow<T>(d_c);
+    } else {
+      S a[3], d[3], d_h[3], inner, none = 0;
+      const S h = value_or_zero(step.h, at);
+      this->gru(columns, sums, h, a, inner);
+      const S skips = GruCell::backward(a, inner, h, value_or_zero(dh, at), none, d, d_h);
+      keep(da, m, columns.unit, d);
+      keep(da_h, m, columns.unit, d_h);
+      if (past) past[at] = skips;
+    }
+  }
+
+ private:
+  template <int Gates>
+  __device__ __forceinline__ void keep(T* to, int64_t m, int64_t unit, const S (&d)[Gates]) const {
+#pragma unroll
+    for (int g = 0; g < Gates; ++g) to[(m * Gates + g) * this->step.units + unit] = narrow<T>(d[g]);
+  }
+};
+
+template <class T, class Result>
+struct StepProduct {
+  using Value = T;
+  static constexpr bool kRowSums = false;
+  using Parts = Operands<Joined<T, SequenceLines<T>>, Joined<T, GateLines<T>>, Result, T>;
+
+  Parts operands;
+
+  std::string traits() const { return traits_of(operands.a) + " " + traits_of(operands.b); }
+
+  __device__ __forceinline__ const Parts& at(int) const { return operands; }
+};
+
+template <class T, class Result>
+void run_step(const CallSite& name, const CellStep<T>& step, const Result& result, Stream stream) {
+  constexpr int64_t kMost = int64_t{1} << 30;
+  check(step.features < kMost && step.units < kMost, name.name, "D=", step.features, " and H=", step.units,
+        ", expected fewer than 2^30 each");
+  const int features = static_cast<int>(step.features), units = static_cast<int>(step.units);
+  const Joined<T, SequenceLines<T>> states({step.x, step.h, step.sequences, step.features, step.units},
+                                           step.x, step.h, features, units);
+  const Joined<T, GateLines<T>> weights({step.cell, step.w_ih, step.w_hh, step.features, step.units},
+                                        step.w_ih, step.w_hh, features, units);
+  const int64_t n = (columns_of(step.cell) * step.units + 3) / 4 * 4;
+  const int64_t k = states.first_h + (step.h ? step.units : 0);  // a state of zeros needs no product
+  const StepProduct<T, Result> problem{{states, weights, result, step.sequences, n, k}};
+  const Shape shape{1, step.sequences, n, k};
+  if constexpr (kIsHalf<T>)
+    multiply(name, problem, shape, false, stream, Precision::float32);
+  else
+    multiply(name, problem, shape, false, stream);
+}
+
+template <class T>
+__global__ void add_kernel(const Compute<T>* a, const Compute<T>* b, T* sum, int64_t size) {
+  for (int64_t i = global_thread(); i < size; i += grid_threads()) sum[i] = narrow<T>(a[i] + b[i]);
+}
+
+}  // namespace
+
+template <class T>
+void recurrent_cell_forward(const CellStep<T>& step, T* y, T* c_next, Stream stream) {
+  if (step.sequences == 0 || step.units == 0) return;
+  run_step("recurrent_cell_forward", step, ForwardResult<T>{{step}, y, c_next}, stream);
+}
+
+template <class T>
+void recurrent_cell_backward(const CellStep<T>& step, const T* dh, const T* dc, T* da, T* da_h, T* dh_before,
+                             T* dc_before, Stream stream) {
+  using S = Compute<T>;
+  const int64_t n = step.sequences, units = step.units, width = gates_of(step.cell) * units, size = n * units;
+  if (size == 0) return;
+  const bool apart = step.cell == Cell::gru && dh_before;  // a part of dh goes past the product
+  const Buffer<S> past(apart ? size : 0, stream);
+  run_step("recurrent_cell_backward", step,
+           BackwardResult<T>{{step}, dh, dc, da, da_h, apart ? past.data() : nullptr, dc_before}, stream);
+  if (apart) {
+    constexpr int kThreads = 256;
+    const Buffer<S> product(size, stream);
+    product_backward_input(static_cast<const T*>(da_h), step.w_hh, product.data(), n, units, width, stream);
+    launch("recurrent_cell_backward", add_kernel<T>, grid_for(size, kThreads), kThreads, 0, stream,
+           static_cast<const S*>(past.data()), static_cast<const S*>(product.data()), dh_before, size);
+  } else if (dh_before) {
+    linear_backward_input(static_cast<const T*>(da), step.w_hh, dh_before, n, units, width, stream);
+  }
+}
+
+#define INSTANTIATE(T)                                                      \
+  template void recurrent_cell_forward(const CellStep<T>&, T*, T*, Stream); \
+  template void recurrent_cell_backward(const CellStep<T>&, const T*, const T*, T*, T*, T*, T*, Stream);
+INSTANTIATE(float)
+INSTANTIATE(double)
+INSTANTIATE(float16)
+INSTANTIATE(bfloat16)
+#undef INSTANTIATE
+
+}  // namespace fastarch::cuda
