@@ -13,6 +13,7 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -120,11 +121,10 @@ def _chosen() -> list[Backend]:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "backends(*names): the only ones that have what is tested")
     config.stash[_KEY] = _chosen()
-    config.stash[_COUNTS] = {}
 
 
 _KEY = pytest.StashKey[list[Backend]]()
-_COUNTS = pytest.StashKey[dict[str, int]]()
+_COUNT = "random configurations"
 
 
 def which_backends(config: pytest.Config) -> list[str]:
@@ -171,8 +171,7 @@ def count_configurations(request: pytest.FixtureRequest) -> Callable[[str, int],
     """Adds to a figure that the end of the session prints: so many random configurations were compared."""
 
     def count(what: str, number: int) -> None:
-        counts = request.config.stash[_COUNTS]
-        counts[what] = counts.get(what, 0) + number
+        request.node.user_properties.append((_COUNT, (what, number)))  # what other processes report, too
 
     return count
 
@@ -181,8 +180,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if config.get_verbosity() < 0:  # -q leaves the header out, and this must not go unsaid
         for line in which_backends(config):
             terminalreporter.write_line(line)
-    for what, number in config.stash[_COUNTS].items():
-        terminalreporter.write_line(f"{number} random configurations: {what}")
+    counts: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed"):
+        for name, (what, number) in report.user_properties:
+            counts[what] += number if name == _COUNT else 0
+    for what, number in counts.items():
+        terminalreporter.write_line(f"{number} {_COUNT}: {what}")
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def test_machine_code_is_looked_into(report, nvcc, capsys):
     assert kernel["tensor"] == 1
     assert kernel["occupancy"] == 1.0  # 31 registers: 16 blocks of 4 warps
     assert report.main(nvcc(LOG, sass=SASS)) == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[-6:] == ["128", "100", "%", "1/2", "2/3", "1"]
+    assert capsys.readouterr().out.splitlines()[1].split()[-7:] == ["128", "100", "%", "1/2", "2/3", "0", "1"]
 
 
 def test_without_a_disassembler_the_report_says_so(report, nvcc, capsys):

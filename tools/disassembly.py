@@ -40,6 +40,11 @@ class Code:
         return sum(count for opcode, count in self.opcodes.items() if opcode.split(".")[0] in bases)
 
     @property
+    def generic_moves(self) -> int:
+        """Loads and stores that could reach any memory, as the compiler does not know which one it is."""
+        return self.count("LD", "ST")
+
+    @property
     def tensor_instructions(self) -> int:
         """Matrix multiplications on the tensor cores: mma.sync becomes HMMA and the like, wgmma HGMMA."""
         return self.count(*_TENSOR)

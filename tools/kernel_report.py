@@ -15,6 +15,7 @@ With nvdisasm (the CUDA toolkit's, or pip install nvidia-cuda-nvdisasm) the tabl
     occupancy   the share of a multiprocessor's warps that can be resident, by registers and the static shared
                 memory; a kernel that asks for dynamic shared memory may have fewer
     ld128       16-byte loads of all loads, from global / from shared memory, as they stand in the code
+    generic     loads and stores of memory that the compiler could not tell to be global or shared
     tensor      tensor-core instructions (HMMA, HGMMA, ...)
 """
 
@@ -59,6 +60,7 @@ class Kernel:
     occupancy: float | None = None
     global_loads: tuple[int, int] | None = None  # of 16 bytes, all
     shared_loads: tuple[int, int] | None = None
+    generic: int | None = None  # moves of memory of an unknown kind
     tensor: int | None = None
     wgmma: int | None = None  # of these, those of a warpgroup
 
@@ -140,7 +142,7 @@ def look_inside(kernels: list[Kernel], codes: dict[str, disassembly.Code]) -> No
         k.threads = code.max_threads
         k.occupancy = disassembly.occupancy(k.arch, k.threads or ASSUMED_THREADS, k.registers, k.shared)
         k.global_loads, k.shared_loads = code.wide_loads("global"), code.wide_loads("shared")
-        k.tensor = code.tensor_instructions
+        k.generic, k.tensor = code.generic_moves, code.tensor_instructions
         k.wgmma = code.count("HGMMA")
 
 
@@ -166,10 +168,11 @@ def table(kernels: list[Kernel]) -> str:
         for k in kernels
     ]
     if any(k.tensor is not None for k in kernels):
-        head += ["threads", "occupancy", "ld128 global", "shared", "tensor"]
+        head += ["threads", "occupancy", "ld128 global", "shared", "generic", "tensor"]
         for row, k in zip(rows, kernels):
             share = "?" if k.occupancy is None else f"{100 * k.occupancy:.0f} %"
-            row += [str(k.threads or "?"), share, of(k.global_loads), of(k.shared_loads), str(k.tensor)]
+            row += [str(k.threads or "?"), share, of(k.global_loads), of(k.shared_loads)]
+            row += [str(k.generic), str(k.tensor)]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = []
     for row in [head, *rows]:

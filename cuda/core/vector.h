@@ -1,6 +1,8 @@
 // Vector loads and stores: Pack<T> is four floats, two doubles or eight 16-bit floats, 128 bits
 // moved by one instruction; Pack<T, N> is N.
 #pragma once
+#include <cuda_runtime.h>
+
 #include "core/types.h"
 
 namespace fastarch::cuda {
@@ -15,6 +17,16 @@ struct alignas(N * sizeof(T)) Pack {
 template <class... T>
 bool packable(const T*... pointers) {
   return ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
+}
+
+// The same pointer, of which the compiler then knows that it is to global memory: one that passed through shared
+// memory, or was chosen among several, would otherwise be loaded from in a way that could reach any memory.
+template <class T>
+__device__ __forceinline__ const T* global(const T* pointer) {
+#ifdef __CUDA_ARCH__
+  __builtin_assume(__isGlobal(pointer));
+#endif
+  return pointer;
 }
 
 // The Pack number i of an array for which packable() holds.

@@ -27,6 +27,7 @@ namespace fastarch::cuda {
 // instruction loads them.
 template <class T>
 __device__ __forceinline__ void load_some(const T* from, int valid, bool aligned, T (&values)[kVector<T>]) {
+  from = global(from);
   if (aligned) {
     Pack<T> pack{};
     if (valid > 0) pack = *reinterpret_cast<const Pack<T>*>(from);
@@ -41,6 +42,7 @@ __device__ __forceinline__ void load_some(const T* from, int valid, bool aligned
 // One element, or zero, to shared memory. A 16-bit one is too small for an asynchronous copy.
 template <class T>
 __device__ __forceinline__ void copy_one(T* to, const T* from, bool valid) {
+  from = global(from);
   if constexpr (sizeof(T) >= 4)
     copy_async<sizeof(T)>(to, from, valid ? sizeof(T) : 0);
   else
