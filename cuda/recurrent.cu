@@ -10,18 +10,24 @@
 namespace fastarch::cuda {
 namespace {
 
+// Whether a step is mostly waiting, of which a grid barrier costs less than two launches and weights read anew.
+// Where it is arithmetic the blocked multiply does best: by count (docs/kernels-recurrent.md) beyond a hundred
+// or so sequences, and of float32, which has no tensor cores here, beyond some 16 thousand values of the state.
+template <class T>
+bool mostly_waits(const Recurrence& recurrence) {
+  constexpr int64_t kMostSequences = 128, kMostState = 16384;
+  const int64_t n = recurrence.sequences;
+  return recurrence.steps > 1 && n <= kMostSequences && (kIsHalf<T> || n * recurrence.units <= kMostState);
+}
+
 // Runs `persistent` where the caller wants it or it is the better choice, `clusters` where the caller wants
-// them, else `steps`. Beyond a hundred or so sequences a step is arithmetic, which the blocked multiply does
-// best; below, it is waiting, and of that the grid barrier costs less than two launches and weights read
-// anew.
-template <class Persistent, class Clusters, class Steps>
+// them, else `steps`.
+template <class T, class Persistent, class Clusters, class Steps>
 void run(const char* name, const Recurrence& recurrence, Algorithm algorithm, Persistent&& persistent,
          Clusters&& clusters, Steps&& steps) {
   if (recurrence.sequences == 0 || recurrence.units == 0 || recurrence.steps == 0) return;
   const bool automatic = algorithm == Algorithm::automatic;
-  if (algorithm == Algorithm::step ||
-      (automatic && (recurrence.steps == 1 || recurrence.sequences > kMostSequences)))
-    return steps();
+  if (algorithm == Algorithm::step || (automatic && !mostly_waits<T>(recurrence))) return steps();
   const bool in_clusters = algorithm == Algorithm::cluster;
   const char* const refusal = resident_refusal(recurrence);
   if (!refusal && (in_clusters ? clusters() : persistent())) return;
@@ -41,7 +47,7 @@ bool recurrent_takes_halves() { return tensor_cores(); }
 template <class T>
 void recurrent_forward(const T* w_hh, const T* b_n, T* gates, T* h, Wide<T>* c, T* y, T* extra,
                        const Recurrence& recurrence, Algorithm algorithm, Stream stream) {
-  run(
+  run<T>(
       "recurrent_forward", recurrence, algorithm,
       [&] {
         if constexpr (kIsHalf<T>)
@@ -70,7 +76,7 @@ void recurrent_backward(const T* w_hh, const T* gates, const T* dy, const T* ext
   const auto with = [&](auto&& backward) {
     return backward(w_hh, gates, dy, extra, previous, dh, dc, da, da_h, recurrence, stream);
   };
-  run(
+  run<T>(
       "recurrent_backward", recurrence, algorithm,
       [&] {
         if constexpr (kIsHalf<T>)

@@ -256,10 +256,14 @@ BAD_TARGETS = [np.array([0, 4, 1]), np.array([0, -1, 1]), np.array([0, 2**62, 1]
 
 
 def name_of(row: Row) -> str:
-    changes = ",".join(
-        f"{k}={getattr(v, 'shape', v) if isinstance(v, np.ndarray) else v!r}" for k, v in row[1].items()
-    )
-    return f"{row[0]}({changes})"
+    """The same in every process: no address of a function."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, FunctionType):
+            return value.__qualname__
+        return str(value.shape) if isinstance(value, np.ndarray) else repr(value)
+
+    return f"{row[0]}({','.join(f'{name}={text(value)}' for name, value in row[1].items())})"
 
 
 def call(backend: Backend, op: str, changes: dict[str, Any]) -> Any:

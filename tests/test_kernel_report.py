@@ -121,6 +121,14 @@ def test_a_tensor_core_kernel_without_tensor_cores_fails(report, nvcc, capsys):
     assert report.main(nvcc(older, sass=renamed[1].replace("HMMA", "FMUL"))) == 0
 
 
+def test_a_kernel_that_does_not_know_its_memory_fails(report, nvcc, capsys):
+    vague = SASS.replace("LDG.E.64", "LD.E.64")
+    assert report.main(nvcc(LOG, sass=vague)) == 1
+    assert "clean has 1 moves of generic memory on sm_90" in capsys.readouterr().err
+    barrier = [text.replace("_Z5cleanPf", "_Z15persistent_stepPf") for text in (LOG, vague)]
+    assert report.main(nvcc(barrier[0], sass=barrier[1])) == 0
+
+
 def test_a_tensor_core_kernel_for_clusters_is_judged_where_there_are_clusters(report, nvcc, capsys):
     log, sass = (text.replace("_Z5cleanPf", "_Z18cluster_mma_kernelPf") for text in (LOG, SASS))
     scalar = sass.replace("HMMA", "FMUL")

@@ -5,10 +5,13 @@
     tools/kernel_report.py --arch 75,80,90a,120 --json    several, as JSON
     tools/kernel_report.py --arch 90 cuda/conv2d.cu       one file
 
-Needs nvcc (on PATH, in CUDA_HOME, or by --nvcc), no GPU. Exits with 1 when a kernel spills registers or uses
-a local stack, or when one with mma in its name has no tensor-core instruction (from 8.0 on; one with cluster
-in its name from 9.0 on; one with wgmma in its name: no HGMMA, on 90a), and with 2 when nvcc is missing or a
-file does not compile.
+Needs nvcc (on PATH, in CUDA_HOME, or by --nvcc), no GPU. Exits with 2 when nvcc is missing or a file does not
+compile, and with 1 when a kernel
+    spills registers or uses a local stack;
+    moves memory that the compiler could not tell to be global or shared (kernels named after clusters,
+    persistent or online do: distributed shared memory, the runtime's grid barrier);
+    has mma in its name and no tensor-core instruction (from 8.0 on; one with cluster in its name from 9.0 on;
+    one with wgmma in its name: no HGMMA, on 90a).
 
 With nvdisasm (the CUDA toolkit's, or pip install nvidia-cuda-nvdisasm) the table also has
     threads     of a block, by the kernel's launch bounds; ? where it has none, and 256 is assumed below
@@ -154,6 +157,12 @@ def lacks_tensor_cores(k: Kernel) -> bool:
     return "mma" in k.name and k.tensor == 0 and int(k.arch.rstrip("af")) >= least
 
 
+def moves_generic_memory(k: Kernel) -> bool:
+    """Whether it has slower loads or stores than it needs: fastarch::cuda::global() tells the compiler."""
+    named = any(word in k.name for word in ("cluster", "persistent", "online"))
+    return bool(k.generic) and not named
+
+
 def table(kernels: list[Kernel]) -> str:
     head = ["kernel", "arch", "registers", "shared", "stack", "spills"]
     rows = [
@@ -252,10 +261,16 @@ def main(arguments: list[str] | None = None) -> int:
             f"kernel_report: {k.file}: {k.name} has no tensor-core instruction on sm_{k.arch}",
             file=sys.stderr,
         )
+    generic = [k for k in kernels if moves_generic_memory(k)]
+    for k in generic:
+        print(
+            f"kernel_report: {k.file}: {k.name} has {k.generic} moves of generic memory on sm_{k.arch}",
+            file=sys.stderr,
+        )
     if not kernels:
         print("kernel_report: no kernels were found in what was compiled", file=sys.stderr)
         return 2
-    return 1 if spilling or scalar else 0
+    return 1 if spilling or scalar or generic else 0
 
 
 if __name__ == "__main__":

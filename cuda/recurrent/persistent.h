@@ -14,7 +14,6 @@ namespace fastarch::cuda {
 constexpr int kPersistentThreads = 512;
 constexpr int kPersistentWarps = kPersistentThreads / kWarpThreads;
 constexpr int kMostStaged = 32;  // rows of the batch in shared memory at a time
-constexpr int kMostSequences = 128;
 
 // How a layer is spread over the device. Unit u of block b is unit b * units + u of the layer.
 struct Spread {
