@@ -1,0 +1,350 @@
+// Pooling of images [planes, H, W] by the windows that networks have, 3 x 3 and 2 x 2: a thread takes a block of
+// kDown x kAcross neighbouring windows (forward) or of the inputs where they begin (backward), so that an input
+// is loaded and widened once for all windows of a block. Along a line it moves 128 or 64 bits where lines are
+// whole ones; elsewhere kAcross is 1, and neighbouring threads read neighbouring columns. Sums and comparisons
+// run in general.h's order and give its bits.
+#pragma once
+#include <cstring>
+#include <type_traits>
+
+#include "pool/windows.h"
+
+namespace fastarch::cuda::pool {
+
+// Windows of K x K, S apart. Block column j begins at input j * kColumns, windows kPad before it; so a packed
+// line's padding is fixed here. Where it is not packed kPad is 0 and blocks begin in the padding, as block rows
+// always do.
+template <class T_, int K_, int S_, int kPad_, int kBytes>
+struct Block {
+  using T = T_;
+  static constexpr int K = K_, S = S_, kPad = kPad_;
+  static constexpr int kMove = kBytes / static_cast<int>(sizeof(T));
+  static constexpr bool kPacked = kMove > 1;
+  static constexpr int kColumns = kPacked ? kMove : S, kAcross = kColumns / S;
+  static constexpr int kRows = kPacked ? 4 : 8, kDown = kRows / S;
+  static_assert(kAcross * S == kColumns);
+
+  // Of block number `column` or `row`: its first input.
+  static __device__ __forceinline__ int left(int column, int padding) {
+    return column * kColumns - (kPacked ? 0 : padding);
+  }
+  static __device__ __forceinline__ int top(int row, int padding) { return row * kRows - padding; }
+};
+
+// Splits a flat index over blocks [planes, rows, columns], which an int must count.
+struct Blocks {
+  int64_t size;
+  bool counted;
+  int rows, columns;
+  FastDivider by_columns, by_rows;
+
+  Blocks(int64_t planes, int rows, int columns)
+      : size(planes * rows * columns),
+        counted(size < (int64_t{1} << 31)),
+        rows(rows),
+        columns(columns),
+        by_columns(columns),
+        by_rows(rows) {}
+
+  struct Place {
+    int plane, row, column;
+  };
+  __device__ __forceinline__ Place place(int i) const {
+    const int line = by_columns.quotient(i), plane = by_rows.quotient(line);
+    return {plane, line - plane * rows, i - line * columns};
+  }
+};
+
+// From element `first` of a line on: first - kBefore to first + N + kAfter, `outside` where the line has none.
+template <int kBefore, int N, int kAfter, bool kPacked, class T, class C>
+__device__ __forceinline__ void load_line(const T* from, bool exists, int first, int width, T outside,
+                                          C* to) {
+  const auto load = [&](int j) {
+    const bool inside = exists && static_cast<unsigned>(first + j) < static_cast<unsigned>(width);
+    to[kBefore + j] = widened(inside ? from[j] : outside);
+  };
+#pragma unroll
+  for (int j = -kBefore; j < 0; ++j) load(j);
+  if constexpr (kPacked) {
+    // In words: halves would be selected one by one.
+    using Word = std::conditional_t<sizeof(Pack<T, N>) % 4 == 0, uint32_t, T>;
+    constexpr int kWords = sizeof(Pack<T, N>) / sizeof(Word);
+    Pack<T, N> pack;
+#pragma unroll
+    for (int j = 0; j < N; ++j) pack.value[j] = outside;
+    Pack<Word, kWords> words;
+    std::memcpy(&words, &pack, sizeof(pack));
+    if (exists) words = load_pack<Word, kWords>(reinterpret_cast<const Word*>(from), 0);
+    std::memcpy(&pack, &words, sizeof(pack));
+#pragma unroll
+    for (int j = 0; j < N; ++j) to[kBefore + j] = widened(pack.value[j]);
+  } else {
+#pragma unroll
+    for (int j = 0; j < N; ++j) load(j);
+  }
+#pragma unroll
+  for (int j = N; j < N + kAfter; ++j) load(j);
+}
+
+// The first of equal values, but the last NaN; the same whether places come one by one or line by line.
+template <class C>
+struct Largest {
+  C best;
+  int place;
+
+  __device__ __forceinline__ void add(C value, int at) {
+    if (value > best || value != value) {
+      best = value;
+      place = at;
+    }
+  }
+};
+
+template <class T>
+struct MaxForward {
+  using C = Compute<T>;
+  using Window = Largest<C>;
+  T* y;
+  uint8_t* argmax;
+
+  static __device__ __forceinline__ T outside() { return narrow<T>(-INFINITY); }
+  // What K neighbouring values are to every window that has them as its line r.
+  template <int K>
+  static __device__ __forceinline__ Window line(const C* value) {
+    Window result{value[0], 0};
+#pragma unroll
+    for (int s = 1; s < K; ++s) result.add(value[s], s);
+    return result;
+  }
+  template <int K>
+  static __device__ __forceinline__ void add(Window& window, const Window& line, int r) {
+    if (r == 0)
+      window = line;
+    else
+      window.add(line.best, r * K + line.place);
+  }
+  // Windows of nothing but -inf, whose place is the first inside the image: padding may have won.
+  template <class B>
+  static __device__ __forceinline__ void finish(Window (&window)[B::kDown][B::kAcross], int top, int left) {
+    C least = INFINITY;
+#pragma unroll
+    for (int k = 0; k < B::kDown * B::kAcross; ++k)
+      least = min(least, window[k / B::kAcross][k % B::kAcross].best);
+    if (least != -INFINITY) return;
+#pragma unroll
+    for (int d = 0; d < B::kDown; ++d)
+#pragma unroll
+      for (int a = 0; a < B::kAcross; ++a)
+        if (window[d][a].best == -INFINITY)
+          window[d][a].place = max(0, -top - d * B::S) * B::K + max(0, B::kPad - left - a * B::S);
+  }
+  template <int N>
+  __device__ __forceinline__ void store(int64_t at, const Window* window, int, int,
+                                        const SlidingWindows&) const {
+    C best[N];
+    int place[N];
+#pragma unroll
+    for (int k = 0; k < N; ++k) best[k] = window[k].best, place[k] = window[k].place;
+    store_run<N>(y + at, best);
+    if (argmax) store_run<N>(argmax + at, place);
+  }
+};
+
+template <class T>
+struct AverageForward {
+  using C = Compute<T>;
+  using Window = C;
+  T* y;
+
+  static __device__ __forceinline__ T outside() { return T{}; }
+  template <int K>
+  static __device__ __forceinline__ const C* line(const C* value) {
+    return value;
+  }
+  template <int K>
+  static __device__ __forceinline__ void add(Window& window, const C* line, int r) {
+    if (r == 0) window = 0;
+#pragma unroll
+    for (int s = 0; s < K; ++s) window += line[s];
+  }
+  template <class B>
+  static __device__ __forceinline__ void finish(Window (&)[B::kDown][B::kAcross], int, int) {}
+  template <int N>
+  __device__ __forceinline__ void store(int64_t at, const Window* window, int height, int q,
+                                        const SlidingWindows& columns) const {
+    C mean[N];
+#pragma unroll
+    for (int k = 0; k < N; ++k) mean[k] = window[k] / static_cast<C>(height * columns.count(q + k));
+    store_run<N>(y + at, mean);
+  }
+};
+
+template <class B, class Op>
+__global__ void lines_forward_kernel(const typename B::T* __restrict__ x, Op op, SlidingWindows rows,
+                                     SlidingWindows columns, Blocks blocks) {
+  using T = typename B::T;
+  using C = Compute<T>;
+  constexpr int K = B::K, S = B::S, kAfter = K - S - B::kPad > 0 ? K - S - B::kPad : 0;
+  const int height = rows.inputs(), width = columns.inputs(), lines = rows.outputs(),
+            line = columns.outputs();
+  for (int64_t i = global_thread(); i < blocks.size; i += grid_threads()) {
+    const auto at = blocks.place(static_cast<int>(i));
+    const int p = at.row * B::kDown, q = at.column * B::kAcross;
+    const int top = B::top(at.row, rows.padding()), left = B::left(at.column, columns.padding());
+    const T* const from = x + int64_t{at.plane} * (height * width) + (top * width + left);
+    typename Op::Window window[B::kDown][B::kAcross];
+#pragma unroll
+    for (int h = 0; h < (B::kDown - 1) * S + K; ++h) {
+      const bool exists = static_cast<unsigned>(top + h) < static_cast<unsigned>(height);
+      C value[B::kPad + B::kColumns + kAfter];
+      load_line<B::kPad, B::kColumns, kAfter, B::kPacked>(from + h * width, exists, left, width,
+                                                          Op::outside(), value);
+#pragma unroll
+      for (int a = 0; a < B::kAcross; ++a) {
+        const auto found = Op::template line<K>(value + a * S);
+#pragma unroll
+        for (int d = 0; d < B::kDown; ++d)
+          if (h >= d * S && h < d * S + K) Op::template add<K>(window[d][a], found, h - d * S);
+      }
+    }
+    Op::template finish<B>(window, top, left);
+    const int64_t to = int64_t{at.plane} * (lines * line) + (p * line + q);
+#pragma unroll
+    for (int d = 0; d < B::kDown; ++d)
+      if (p + d < lines)
+        op.template store<B::kAcross>(to + d * line, window[d], rows.count(p + d), q, columns);
+  }
+}
+
+template <class T>
+struct MaxBackward {
+  using C = Compute<T>;
+  const T* dy;
+  const uint8_t* argmax;
+
+  template <int N>
+  struct Line {
+    C slope[N];
+    int place[N];
+    __device__ __forceinline__ void give(int k, int at, C& sum) const {
+      if (place[k] == at) sum += slope[k];
+    }
+  };
+  // Of windows q - kBefore to q + N + kAfter of line p; window q is number `at`.
+  template <int kBefore, int N, int kAfter, bool kPacked>
+  __device__ __forceinline__ auto line(int64_t at, int p, int q, const SlidingWindows& rows,
+                                       const SlidingWindows& columns) const {
+    Line<kBefore + N + kAfter> result;
+    const bool exists = static_cast<unsigned>(p) < static_cast<unsigned>(rows.outputs());
+    const int width = columns.outputs();
+    load_line<kBefore, N, kAfter, kPacked>(dy + at, exists, q, width, T{}, result.slope);
+    load_line<kBefore, N, kAfter, kPacked>(argmax + at, exists, q, width, uint8_t{255}, result.place);
+    return result;
+  }
+};
+
+template <class T>
+struct AverageBackward {
+  using C = Compute<T>;
+  const T* dy;
+
+  template <int N>
+  struct Line {
+    C share[N];
+    __device__ __forceinline__ void give(int k, int, C& sum) const { sum += share[k]; }
+  };
+  template <int kBefore, int N, int kAfter, bool kPacked>
+  __device__ __forceinline__ auto line(int64_t at, int p, int q, const SlidingWindows& rows,
+                                       const SlidingWindows& columns) const {
+    Line<kBefore + N + kAfter> result;
+    const bool exists = static_cast<unsigned>(p) < static_cast<unsigned>(rows.outputs());
+    load_line<kBefore, N, kAfter, kPacked>(dy + at, exists, q, columns.outputs(), T{}, result.share);
+    const int height = rows.count(p);
+#pragma unroll
+    for (int k = 0; k < kBefore + N + kAfter; ++k)
+      result.share[k] /= static_cast<C>(max(1, height * columns.count(q - kBefore + k)));
+    return result;
+  }
+};
+
+template <class B, class Op>
+__global__ void lines_backward_kernel(Op op, typename B::T* __restrict__ dx, SlidingWindows rows,
+                                      SlidingWindows columns, Blocks blocks) {
+  using T = typename B::T;
+  using C = Compute<T>;
+  // How many windows that begin before or after a block's reach into it.
+  constexpr int K = B::K, S = B::S, kAbove = (K - 1) / S, kBefore = (K - 1 - B::kPad) / S,
+                kAfter = (B::kColumns - 1 + B::kPad) / S - (B::kAcross - 1);
+  const int height = rows.inputs(), width = columns.inputs(), lines = rows.outputs(),
+            line = columns.outputs();
+  for (int64_t i = global_thread(); i < blocks.size; i += grid_threads()) {
+    const auto at = blocks.place(static_cast<int>(i));
+    const int p = at.row * B::kDown, q = at.column * B::kAcross;
+    const int top = B::top(at.row, rows.padding()), left = B::left(at.column, columns.padding());
+    const int64_t from = int64_t{at.plane} * (lines * line) + (p * line + q);
+    C sum[B::kRows][B::kColumns] = {};
+#pragma unroll
+    for (int d = -kAbove; d < B::kDown; ++d) {
+      const auto found =
+          op.template line<kBefore, B::kAcross, kAfter, B::kPacked>(from + d * line, p + d, q, rows, columns);
+#pragma unroll
+      for (int h = 0; h < B::kRows; ++h)
+#pragma unroll
+        for (int a = -kBefore; a < B::kAcross + kAfter; ++a)
+#pragma unroll
+          for (int w = 0; w < B::kColumns; ++w) {
+            const int r = h - d * S, s = w + B::kPad - a * S;
+            if (r >= 0 && r < K && s >= 0 && s < K) found.give(kBefore + a, r * K + s, sum[h][w]);
+          }
+    }
+    T* const to = dx + int64_t{at.plane} * (height * width) + (top * width + left);
+#pragma unroll
+    for (int h = 0; h < B::kRows; ++h) {
+      if (static_cast<unsigned>(top + h) >= static_cast<unsigned>(height)) continue;
+      if constexpr (B::kPacked) {
+        store_run<B::kColumns>(to + h * width, sum[h]);
+      } else {
+#pragma unroll
+        for (int w = 0; w < B::kColumns; ++w)
+          if (static_cast<unsigned>(left + w) < static_cast<unsigned>(width))
+            store_run<1>(to + h * width + w, &sum[h][w]);
+      }
+    }
+  }
+}
+
+// Calls body<Block>() for windows that have one; whether they do and it returns true. aligned: whether packs may
+// be moved.
+template <class T, class Body>
+bool dispatch_block(const Pool2d& pool, bool aligned, const Body& body) {
+  const PoolAxis &rows = pool.rows, &columns = pool.columns;
+  // Every window has an input in its middle or before it, and an int counts a plane.
+  const auto usual = [](const PoolAxis& a) {
+    return a.dilation == 1 && a.padding <= a.kernel / 2 && a.output >= 1 &&
+           (a.output - 1) * a.stride - a.padding < a.input;
+  };
+  const auto counted = [](int64_t height, int64_t width) { return height * width < (int64_t{1} << 31); };
+  if (pool.inner != 1 || rows.kernel != columns.kernel || rows.stride != columns.stride || !usual(rows) ||
+      !usual(columns) || !counted(rows.input + 8, columns.input + 8) ||
+      !counted(rows.output + 8, columns.output + 8))
+    return false;
+
+  const auto of = [&](int kernel, int stride) {
+    return columns.kernel == kernel && columns.stride == stride;
+  };
+  const auto packed = [&]<int K, int S, int kPad>() {
+    if (!of(K, S) || !aligned || columns.padding != kPad || columns.input != S * columns.output) return false;
+    const size_t bytes = columns.input * sizeof(T);
+    if (bytes % 16 == 0) return body.template operator()<Block<T, K, S, kPad, 16>>();
+    return bytes % 8 == 0 && body.template operator()<Block<T, K, S, kPad, 8>>();
+  };
+  const auto scalar = [&]<int K, int S>() {
+    return of(K, S) && body.template operator()<Block<T, K, S, 0, sizeof(T)>>();
+  };
+  return packed.template operator()<3, 2, 0>() || packed.template operator()<3, 2, 1>() ||
+         packed.template operator()<3, 1, 1>() || packed.template operator()<2, 2, 0>() ||
+         scalar.template operator()<3, 2>() || scalar.template operator()<3, 1>() ||
+         scalar.template operator()<2, 2>();
+}
+
+}  // namespace fastarch::cuda::pool
