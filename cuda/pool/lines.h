@@ -11,8 +11,8 @@
 
 namespace fastarch::cuda::pool {
 
-// Windows of K x K, S apart. Block column j begins at input j * kColumns, windows kPad before it; so a packed
-// line's padding is fixed here. Where it is not packed kPad is 0 and blocks begin in the padding, as block rows
+// Windows of K x K, S apart. Packed, block column j begins at input j * kColumns, its windows kPad before that,
+// so that packs lie where moves need them. Otherwise kPad is 0 and blocks begin in the padding, as their rows
 // always do.
 template <class T_, int K_, int S_, int kPad_, int kBytes>
 struct Block {
@@ -31,7 +31,7 @@ struct Block {
   static __device__ __forceinline__ int top(int row, int padding) { return row * kRows - padding; }
 };
 
-// Splits a flat index over blocks [planes, rows, columns], which an int must count.
+// Splits a flat index over blocks [planes, rows, columns], which must be `counted` by an int.
 struct Blocks {
   int64_t size;
   bool counted;
@@ -313,12 +313,12 @@ __global__ void lines_backward_kernel(Op op, typename B::T* __restrict__ dx, Sli
   }
 }
 
-// Calls body<Block>() for windows that have one; whether they do and it returns true. aligned: whether packs may
-// be moved.
+// Calls body<Block>() and returns what it does; false for windows that no block is made for. aligned: whether
+// packs may be moved.
 template <class T, class Body>
 bool dispatch_block(const Pool2d& pool, bool aligned, const Body& body) {
   const PoolAxis &rows = pool.rows, &columns = pool.columns;
-  // Every window has an input in its middle or before it, and an int counts a plane.
+  // Every window has an input; an int counts a plane and the blocks that stick out of it.
   const auto usual = [](const PoolAxis& a) {
     return a.dilation == 1 && a.padding <= a.kernel / 2 && a.output >= 1 &&
            (a.output - 1) * a.stride - a.padding < a.input;
