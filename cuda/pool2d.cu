@@ -74,7 +74,7 @@ bool lines_forward(const CallSite& name, const T* x, const Op& op, const Pool2d&
   else
     return dispatch_block<T>(pool, aligned, [&]<class B>() {
       const Blocks blocks(pool.planes, (pool.rows.output + B::kDown - 1) / B::kDown,
-                          (pool.columns.output + B::kAcross - 1) / B::kAcross);
+                          (pool.columns.output + B::kAcross - 1) / B::kAcross, pool.inner, B::kLanes);
       if (!blocks.counted) return false;
       launch(name, lines_forward_kernel<B, Op>, grid_for(blocks.size, kThreads), kThreads, 0, stream, x, op,
              SlidingWindows(pool.rows, count_padding), SlidingWindows(pool.columns, count_padding), blocks);
@@ -92,7 +92,7 @@ bool lines_backward(const CallSite& name, const Op& op, T* dx, const Pool2d& poo
       const int height = pool.rows.input - B::top(0, pool.rows.padding),
                 width = pool.columns.input - B::left(0, pool.columns.padding);
       const Blocks blocks(pool.planes, (height + B::kRows - 1) / B::kRows,
-                          (width + B::kColumns - 1) / B::kColumns);
+                          (width + B::kColumns - 1) / B::kColumns, pool.inner, B::kLanes);
       if (!blocks.counted) return false;
       launch(name, lines_backward_kernel<B, Op>, grid_for(blocks.size, kThreads), kThreads, 0, stream, op, dx,
              SlidingWindows(pool.rows, count_padding), SlidingWindows(pool.columns, count_padding), blocks);
