@@ -1,5 +1,5 @@
-// Pooling: the choice of a kernel. pool/tiles.h has windows that tile an image, pool/global.h whole planes,
-// pool/general.h all others.
+// Pooling: the choice of a kernel. pool/tiles.h has windows that tile an image, pool/lines.h the other windows of
+// networks, pool/global.h whole planes, pool/general.h all others.
 #include "ops/pool2d.h"
 #include "pool/general.h"
 #include "pool/global.h"

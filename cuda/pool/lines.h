@@ -1,8 +1,8 @@
-// Pooling of images [planes, H, W] by the windows that networks have, 3 x 3 and 2 x 2: a thread takes a block of
+// Pooling of [planes, H, W, inner] by the windows that networks have, 3 x 3 and 2 x 2: a thread takes a block of
 // kDown x kAcross neighbouring windows (forward) or of the inputs where they begin (backward), so that an input
-// is loaded and widened once for all windows of a block. Along a line it moves 128 or 64 bits where lines are
-// whole ones; elsewhere kAcross is 1, and neighbouring threads read neighbouring columns. Sums and comparisons
-// run in general.h's order and give its bits.
+// is loaded and widened once for all windows of a block. It moves 128 or 64 bits of a line where lines are whole
+// ones, 128 bits of channels where those are last; else kAcross is 1, and neighbouring threads read neighbouring
+// columns. Sums and comparisons run in general.h's order and give its bits.
 #pragma once
 #include <cstring>
 #include <type_traits>
@@ -13,7 +13,7 @@ namespace fastarch::cuda::pool {
 
 // Windows of K x K, S apart. Packed, block column j begins at input j * kColumns, its windows kPad before that,
 // so that packs lie where moves need them. Otherwise kPad is 0 and blocks begin in the padding, as their rows
-// always do.
+// always do. kLanes channels of each pixel are moved at once.
 template <class T_, int K_, int S_, int kPad_, int kBytes, int kLanes_ = 1>
 struct Block {
   using T = T_;
