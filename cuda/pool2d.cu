@@ -64,8 +64,8 @@ void average_backward(const CallSite& name, const T* dy, T* dx, int64_t planes, 
   });
 }
 
-// pool/lines.h's kernels, for windows that have them: whether they were launched. doubles are left to
-// pool/general.h: nobody trains in them, and their bytes outweigh its instructions.
+// pool/lines.h's kernels, for windows that have them: whether they were launched. doubles, which
+// networks are hardly trained in, are left to pool/general.h.
 template <class T, class Op>
 bool lines_forward(const CallSite& name, const T* x, const Op& op, const Pool2d& pool, bool aligned,
                    bool count_padding, Stream stream) {
