@@ -26,10 +26,10 @@ struct Block {
   static_assert(kAcross * S == kColumns);
 
   // Of block number `column` or `row`: its first input.
-  static __device__ __forceinline__ int left(int column, int padding) {
+  static FASTARCH_HOST_DEVICE int left(int column, int padding) {
     return column * kColumns - (kPacked ? 0 : padding);
   }
-  static __device__ __forceinline__ int top(int row, int padding) { return row * kRows - padding; }
+  static FASTARCH_HOST_DEVICE int top(int row, int padding) { return row * kRows - padding; }
 };
 
 // Splits a flat index over blocks [planes, rows, columns, inner / kLanes], which must be `counted` by an int.
