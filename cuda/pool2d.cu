@@ -1,8 +1,9 @@
-// Pooling: the choice of a kernel. pool/tiles.h has windows that tile an image, pool/global.h whole planes,
-// pool/general.h all others.
+// Pooling: the choice of a kernel. pool/tiles.h has windows that tile an image, pool/lines.h the other windows of
+// networks, pool/global.h whole planes, pool/general.h all others.
 #include "ops/pool2d.h"
 #include "pool/general.h"
 #include "pool/global.h"
+#include "pool/lines.h"
 #include "pool/tiles.h"
 
 namespace fastarch::cuda {
@@ -63,6 +64,42 @@ void average_backward(const CallSite& name, const T* dy, T* dx, int64_t planes, 
   });
 }
 
+// pool/lines.h's kernels, for windows that have them: whether they were launched. doubles, which
+// networks are hardly trained in, are left to pool/general.h.
+template <class T, class Op>
+bool lines_forward(const CallSite& name, const T* x, const Op& op, const Pool2d& pool, bool aligned,
+                   bool count_padding, Stream stream) {
+  if constexpr (sizeof(T) == 8)
+    return false;
+  else
+    return dispatch_block<T>(pool, aligned, [&]<class B>() {
+      const Blocks blocks(pool.planes, (pool.rows.output + B::kDown - 1) / B::kDown,
+                          (pool.columns.output + B::kAcross - 1) / B::kAcross, pool.inner, B::kLanes);
+      if (!blocks.counted) return false;
+      launch(name, lines_forward_kernel<B, Op>, grid_for(blocks.size, kThreads), kThreads, 0, stream, x, op,
+             SlidingWindows(pool.rows, count_padding), SlidingWindows(pool.columns, count_padding), blocks);
+      return true;
+    });
+}
+
+template <class T, class Op>
+bool lines_backward(const CallSite& name, const Op& op, T* dx, const Pool2d& pool, bool aligned,
+                    bool count_padding, Stream stream) {
+  if constexpr (sizeof(T) == 8)
+    return false;
+  else
+    return dispatch_block<T>(pool, aligned, [&]<class B>() {
+      const int height = pool.rows.input - B::top(0, pool.rows.padding),
+                width = pool.columns.input - B::left(0, pool.columns.padding);
+      const Blocks blocks(pool.planes, (height + B::kRows - 1) / B::kRows,
+                          (width + B::kColumns - 1) / B::kColumns, pool.inner, B::kLanes);
+      if (!blocks.counted) return false;
+      launch(name, lines_backward_kernel<B, Op>, grid_for(blocks.size, kThreads), kThreads, 0, stream, op, dx,
+             SlidingWindows(pool.rows, count_padding), SlidingWindows(pool.columns, count_padding), blocks);
+      return true;
+    });
+}
+
 bool no_outputs(const Pool2d& pool) {
   return pool.planes * pool.inner * pool.rows.output * pool.columns.output == 0;
 }
@@ -95,6 +132,10 @@ void max_pool2d_forward(const T* x, T* y, A* argmax, const Pool2d& pool, Stream 
       return;
     }
   }
+  if constexpr (sizeof(A) == 1)
+    if (lines_forward("max_pool2d_forward", x, MaxForward<T>{y, argmax}, pool, packable(x, y, argmax), false,
+                      stream))
+      return;
   max_forward("max_pool2d_forward", x, y, argmax, pool.planes, SlidingWindows(pool.rows),
               SlidingWindows(pool.columns), pool.inner, stream);
 }
@@ -111,6 +152,10 @@ void max_pool2d_backward(const T* dy, const A* argmax, T* dx, const Pool2d& pool
       return;
     }
   }
+  if constexpr (sizeof(A) == 1)
+    if (lines_backward("max_pool2d_backward", MaxBackward<T>{dy, argmax}, dx, pool, packable(dy, argmax, dx),
+                       false, stream))
+      return;
   max_backward("max_pool2d_backward", dy, argmax, dx, pool.planes, SlidingWindows(pool.rows),
                SlidingWindows(pool.columns), pool.inner, stream);
 }
@@ -138,6 +183,9 @@ void adaptive_max_pool2d_backward(const T* dy, const A* argmax, T* dx, const Ada
 template <class T>
 void avg_pool2d_forward(const T* x, T* y, const Pool2d& pool, bool count_include_pad, Stream stream) {
   if (no_outputs(pool)) return;
+  if (lines_forward("avg_pool2d_forward", x, AverageForward<T>{y}, pool, packable(x, y), count_include_pad,
+                    stream))
+    return;
   average_forward("avg_pool2d_forward", x, y, pool.planes, SlidingWindows(pool.rows, count_include_pad),
                   SlidingWindows(pool.columns, count_include_pad), pool.inner, stream);
 }
@@ -145,6 +193,9 @@ void avg_pool2d_forward(const T* x, T* y, const Pool2d& pool, bool count_include
 template <class T>
 void avg_pool2d_backward(const T* dy, T* dx, const Pool2d& pool, bool count_include_pad, Stream stream) {
   if (no_inputs(pool)) return;
+  if (lines_backward("avg_pool2d_backward", AverageBackward<T>{dy}, dx, pool, packable(dy, dx),
+                     count_include_pad, stream))
+    return;
   average_backward("avg_pool2d_backward", dy, dx, pool.planes, SlidingWindows(pool.rows, count_include_pad),
                    SlidingWindows(pool.columns, count_include_pad), pool.inner, stream);
 }

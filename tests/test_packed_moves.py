@@ -17,6 +17,16 @@ CALLS: dict[str, tuple[tuple[int, ...], Callable[[Any], Any]]] = {
         (2, 3, 2, 8),
         lambda dy: fa.ops.max_pool2d_backward(dy, *zeros(dy), (2, 3, 4, 16), 2),
     ),
+    "max_pool2d blocks": ((2, 3, 5, 16), lambda x: fa.ops.max_pool2d(x, 3, 2, 1)[0]),
+    "max_pool2d_backward blocks": (
+        (2, 3, 3, 8),
+        lambda dy: fa.ops.max_pool2d_backward(dy, *zeros(dy), (2, 3, 5, 16), 3, 2, 1),
+    ),
+    "avg_pool2d blocks": ((2, 3, 5, 16), lambda x: fa.ops.avg_pool2d(x, 3, 1, 1)),
+    "avg_pool2d_backward blocks": (
+        (2, 3, 2, 8),
+        lambda dy: fa.ops.avg_pool2d_backward(dy, (2, 3, 4, 16), 2),
+    ),
     "max_pool2d channels": ((2, 4, 5, 16), lambda x: fa.ops.max_pool2d(x, 3, 2, 1, layout="NHWC")[0]),
     "max_pool2d_backward channels": (
         (2, 2, 3, 16),

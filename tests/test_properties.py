@@ -20,7 +20,7 @@ import pytest
 from cases import conv2d as conv
 from cases import conv2d_max_pool as fused
 from cases import convolutions, linear, softmax
-from cases import pool2d as pool
+from cases import pool2d_oracle as pool
 from conftest import Backend
 
 SCALE = float(os.environ.get("FASTARCH_CONFIGURATIONS", "1"))

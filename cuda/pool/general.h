@@ -1,6 +1,6 @@
 // Pooling by windows of any kind: a thread an output pixel (forward) or an input pixel (backward) of V
 // neighbouring channels. The backward gathers what it needs, so that sums have one fixed order and no
-// atomics. Memory-bound; neighbouring threads share their loads through the L1 cache.
+// atomics. Neighbouring threads share their loads through the L1 cache.
 #pragma once
 #include "pool/windows.h"
 

@@ -31,6 +31,7 @@ class SlidingWindows {
 
   FASTARCH_HOST_DEVICE int inputs() const { return axis_.input; }
   FASTARCH_HOST_DEVICE int outputs() const { return axis_.output; }
+  FASTARCH_HOST_DEVICE int padding() const { return axis_.padding; }
   __device__ __forceinline__ Taps taps(int p) const {
     const int start = p * axis_.stride - axis_.padding;
     const int begin = start < 0 ? by_dilation_.quotient(-start + axis_.dilation - 1) : 0;
