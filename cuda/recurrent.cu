@@ -10,14 +10,14 @@
 namespace fastarch::cuda {
 namespace {
 
-// Whether a step is mostly waiting, of which a grid barrier costs less than two launches and weights read anew.
-// Where it is arithmetic the blocked multiply does best: by count (docs/kernels-recurrent.md) beyond a hundred
-// or so sequences, and of float32, which has no tensor cores here, beyond some 16 thousand values of the state.
+// Whether a step is mostly waiting, of which a grid barrier costs less than a launch and weights read anew. Where
+// it is arithmetic the blocked multiply does best: by count (docs/kernels-recurrent.md) beyond some thousand values
+// of the state.
 template <class T>
 bool mostly_waits(const Recurrence& recurrence) {
-  constexpr int64_t kMostSequences = 128, kMostState = 16384;
+  constexpr int64_t kMostSequences = 128, kMostState = kIsHalf<T> ? 32768 : 16384;
   const int64_t n = recurrence.sequences;
-  return recurrence.steps > 1 && n <= kMostSequences && (kIsHalf<T> || n * recurrence.units <= kMostState);
+  return recurrence.steps > 1 && n <= kMostSequences && n * recurrence.units <= kMostState;
 }
 
 // Runs `persistent` where the caller wants it or it is the better choice, `clusters` where the caller wants
@@ -64,8 +64,10 @@ void recurrent_forward(const T* w_hh, const T* b_n, T* gates, T* h, Wide<T>* c, 
       [&] {
         if (recurrence.cell == Cell::gru_reset_before)
           forward_steps_reset_before(w_hh, gates, h, y, recurrence, stream);
+        else if (recurrence.cell == Cell::gru)
+          forward_steps_gru(w_hh, b_n, gates, h, y, extra, recurrence, stream);
         else
-          forward_steps(w_hh, b_n, gates, h, c, y, extra, recurrence, stream);
+          forward_steps(w_hh, gates, h, c, y, extra, recurrence, stream);
       });
 }
 

@@ -49,7 +49,7 @@ struct GateLines {
   }
 };
 
-// A reader (gemm/matrix.h) of both. The part of x is filled up with zeros to whole vectors, so that none has
+// A reader (gemm/matrix.h) of both, or with no features of the second alone. The part of x is filled up with zeros to whole vectors, so that none has
 // values of both arrays.
 template <class T, class Lines>
 struct Joined {

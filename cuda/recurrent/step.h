@@ -1,4 +1,5 @@
-// Step by step: a multiply and one or two passes over the gates for each. Works for every cell and size.
+// Step by step: a multiply that goes on to the gates, or a multiply and one or two passes over the gates. Works
+// for every cell and size.
 #pragma once
 #include "core/buffer.h"
 #include "core/divide.h"
@@ -43,27 +44,39 @@ __global__ void forward_cell_kernel(T* gates, const Wide<T>* product, const T* b
   }
 }
 
+// One unit of one row on the way back: element i of [N, H], `first` of [N, GH]; dh: all of the state's gradient.
+template <class Cell, class T>
+__device__ __forceinline__ void backward_cell(const T* gates, const T* extra, const T* previous, Wide<T> dh,
+                                              Wide<T>* dh_past, Wide<T>* dc, T* da, T* da_h, int64_t i,
+                                              int64_t first, int64_t units) {
+  using S = Wide<T>;
+  S a[Cell::kGates], d[Cell::kGates], d_h[Cell::kGates];
+#pragma unroll
+  for (int g = 0; g < Cell::kGates; ++g) a[g] = widen(gates[first + g * units]);
+  S more = dc ? dc[i] : S(0);
+  dh_past[i] = Cell::backward(a, widen_or_zero(extra, i), widen_or_zero(previous, i), dh, more, d, d_h);
+  if (dc) dc[i] = more;
+#pragma unroll
+  for (int g = 0; g < Cell::kGates; ++g) {
+    da[first + g * units] = narrow<T>(d[g]);
+    if (Cell::kOwnProductGradient) da_h[first + g * units] = narrow<T>(d_h[g]);
+  }
+}
+
 template <class Cell, class T>
 __global__ void backward_cell_kernel(const T* gates, const T* dy, const T* extra, const T* previous,
                                      Wide<T>* dh, Wide<T>* dc, T* da, T* da_h, int64_t size, int64_t units,
                                      Divider by_units) {
-  using S = Wide<T>;
   for (int64_t i = global_thread(); i < size; i += grid_threads()) {
     const int64_t row = by_units.quotient(i), unit = i - row * units;
-    const int64_t first = row * Cell::kGates * units + unit;
-    S a[Cell::kGates], d[Cell::kGates], d_h[Cell::kGates];
-#pragma unroll
-    for (int g = 0; g < Cell::kGates; ++g) a[g] = widen(gates[first + g * units]);
-    S more = dc ? dc[i] : S(0);
-    dh[i] = Cell::backward(a, widen_or_zero(extra, i), widen_or_zero(previous, i),
-                           dh[i] + widen_or_zero(dy, i), more, d, d_h);
-    if (dc) dc[i] = more;
-#pragma unroll
-    for (int g = 0; g < Cell::kGates; ++g) {
-      da[first + g * units] = narrow<T>(d[g]);
-      if (Cell::kOwnProductGradient) da_h[first + g * units] = narrow<T>(d_h[g]);
-    }
+    backward_cell<Cell>(gates, extra, previous, dh[i] + widen_or_zero(dy, i), dh, dc, da, da_h, i,
+                        row * Cell::kGates * units + unit, units);
   }
+}
+
+template <class T>
+__global__ void copy_kernel(const T* from, T* to, int64_t size) {
+  for (int64_t i = global_thread(); i < size; i += grid_threads()) to[i] = from[i];
 }
 
 template <class T>
@@ -167,18 +180,52 @@ T* at_row(T* array, int64_t row, int64_t width) {
   return array ? array + row * width : nullptr;
 }
 
+// In one launch, of a cell that is not GRU: gates, c, y and extra of a step's `rows` rows. The states before are
+// those of `before` [known, H], and from row `known` on those of `first` [N, H].
 template <class T>
-void forward_steps(const T* w_hh, const T* b_n, T* gates, T* h, Wide<T>* c, T* y, T* extra,
-                   const Recurrence& recurrence, Stream stream) {
+void forward_step(const T* w_hh, const T* before, int64_t known, const T* first, T* gates, Wide<T>* c, T* y,
+                  T* extra, Cell cell, int64_t rows, int64_t units, Stream stream);
+
+// In one launch: dh += da_next [product_rows, GH] * w_hh, the part of the step visited before, and then the
+// gates' gradients of this step's `rows` rows, as backward_cell_kernel; rows past them have ended.
+template <class T>
+void backward_step(const T* w_hh, const T* da_next, int64_t product_rows, const T* gates, const T* dy,
+                   const T* extra, const T* previous, Wide<T>* dh, Wide<T>* dc, T* da, T* da_h, Cell cell,
+                   int64_t rows, int64_t units, Stream stream);
+
+template <class T>
+void forward_steps(const T* w_hh, T* gates, T* h, Wide<T>* c, T* y, T* extra, const Recurrence& recurrence,
+                   Stream stream) {
   const int64_t units = recurrence.units, width = gates_of(recurrence.cell) * units;
+  const T* before = h;
+  int64_t known = 0;
+  const auto keep = [&](int64_t from, int64_t to) {  // last states, of sequences that ended
+    if (from < to)
+      launch("recurrent_forward", copy_kernel<T>, grid_for((to - from) * units, kStepThreads), kStepThreads,
+             0, stream, before + from * units, h + from * units, (to - from) * units);
+  };
+  each_step(recurrence, recurrence.reverse, [&](int64_t rows, int64_t first) {
+    keep(rows, known);
+    forward_step(w_hh, before, known, static_cast<const T*>(h), gates + first * width, c, y + first * units,
+                 at_row(extra, first, units), recurrence.cell, rows, units, stream);
+    before = y + first * units;
+    known = rows;
+  });
+  keep(0, known);
+}
+
+// The product by itself, then a pass over the gates.
+template <class T>
+void forward_steps_gru(const T* w_hh, const T* b_n, T* gates, T* h, T* y, T* extra,
+                       const Recurrence& recurrence, Stream stream) {
+  const int64_t units = recurrence.units, width = 3 * units;
   const Buffer<Wide<T>> product(recurrence.sequences * width, stream);
-  with_cell(recurrence.cell, [&]<class Cell>() {
-    each_step(recurrence, recurrence.reverse, [&](int64_t rows, int64_t first) {
-      product_forward(static_cast<const T*>(h), w_hh, product.data(), rows, units, width, stream);
-      launch_rows("recurrent_forward", forward_cell_kernel<Cell, T>, rows, units, stream,
-                  gates + first * width, static_cast<const Wide<T>*>(product.data()), b_n,
-                  static_cast<const T*>(h), h, c, y + first * units, at_row(extra, first, units));
-    });
+  each_step(recurrence, recurrence.reverse, [&](int64_t rows, int64_t first) {
+    product_forward(static_cast<const T*>(h), w_hh, product.data(), rows, units, width, stream);
+    launch_rows("recurrent_forward", forward_cell_kernel<GruCell, T>, rows, units, stream,
+                gates + first * width, static_cast<const Wide<T>*>(product.data()), b_n,
+                static_cast<const T*>(h), h, static_cast<Wide<T>*>(nullptr), y + first * units,
+                extra + first * units);
   });
 }
 
@@ -204,23 +251,34 @@ template <class T>
 void backward_steps(const T* w_hh, const T* gates, const T* dy, const T* extra, const T* previous,
                     Wide<T>* dh, Wide<T>* dc, T* da, T* da_h, const Recurrence& recurrence, Stream stream) {
   const int64_t units = recurrence.units, width = gates_of(recurrence.cell) * units;
-  with_cell(recurrence.cell, [&]<class Cell>() {
-    const Buffer<Wide<T>> product(Cell::kOwnProductGradient ? recurrence.sequences * units : 0, stream);
-    each_step(recurrence, !recurrence.reverse, [&](int64_t rows, int64_t first) {
-      T* const d = da + first * width;
-      T* const d_h = at_row(da_h, first, width);
-      launch_rows("recurrent_backward", backward_cell_kernel<Cell, T>, rows, units, stream,
-                  gates + first * width, at_row(dy, first, units), at_row(extra, first, units),
-                  at_row(previous, first, units), dh, dc, d, d_h);
-      if constexpr (Cell::kOwnProductGradient) {  // a part of dh goes past the product
-        product_backward_input(static_cast<const T*>(d_h), w_hh, product.data(), rows, units, width, stream);
-        launch("recurrent_backward", add_kernel<Wide<T>>, grid_for(rows * units, kStepThreads), kStepThreads,
-               0, stream, dh, static_cast<const Wide<T>*>(product.data()), rows * units);
-      } else {
-        product_backward_input(static_cast<const T*>(d), w_hh, dh, rows, units, width, stream);
-      }
-    });
+  const T* da_next = nullptr;  // of the step that was visited before
+  int64_t product_rows = 0;
+  each_step(recurrence, !recurrence.reverse, [&](int64_t rows, int64_t first) {
+    T* const d = da + first * width;
+    T* const d_h = at_row(da_h, first, width);
+    const auto of_step = [&](auto&& go) {
+      go(gates + first * width, at_row(dy, first, units), at_row(extra, first, units),
+         at_row(previous, first, units), dh, dc, d, d_h);
+    };
+    if (product_rows == 0) {
+      with_cell(recurrence.cell, [&]<class Cell>() {
+        of_step([&](auto*... arrays) {
+          launch_rows("recurrent_backward", backward_cell_kernel<Cell, T>, rows, units, stream, arrays...);
+        });
+      });
+    } else {
+      of_step([&](auto*... arrays) {
+        backward_step(w_hh, da_next, product_rows, arrays..., recurrence.cell, rows, units, stream);
+      });
+    }
+    da_next = d_h ? d_h : d;
+    product_rows = rows;
   });
+  if (product_rows) {
+    T* const none = nullptr;
+    backward_step<T>(w_hh, da_next, product_rows, none, none, none, none, dh, dc, none, none, recurrence.cell,
+                     0, units, stream);
+  }
 }
 
 template <class T>

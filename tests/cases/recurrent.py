@@ -22,10 +22,8 @@ _SIZES = {
     "units_37": (2, 3, 5, 37),
     "features_129": (2, 2, 129, 3),
     "empty_batch": (3, 0, 4, 5),
-    "step_aligned": (1, 9, 16, 24),
-    "step_odd": (1, 35, 131, 37),
-    "empty_step": (1, 0, 4, 5),
 }
+_STEP_SIZES = {"step_aligned": (1, 9, 16, 24), "step_odd": (1, 35, 131, 37), "empty_step": (1, 0, 4, 5)}
 # id: (size, what differs). Sequence b has lengths[b] steps.
 _UNSORTED, _EQUAL = [2, 5, 1], [3, 3, 3]
 _VARIANTS: dict[str, tuple[str, Arguments]] = {
@@ -55,7 +53,7 @@ _OPTIONS: dict[str, Arguments] = {
 
 
 def _make(kind: str, size: str, more: Arguments, rng: np.random.Generator, dtype: np.dtype) -> Arguments:
-    t, n, d, h = _SIZES[size]
+    t, n, d, h = (_SIZES | _STEP_SIZES)[size]
     gates = oracle.GATES[kind] * h
     arguments: Arguments = {
         "x": rng.standard_normal((t, n, d)).astype(dtype),
@@ -73,7 +71,7 @@ def _make(kind: str, size: str, more: Arguments, rng: np.random.Generator, dtype
 
 
 def _make_backward(kind: str, size: str, more: Arguments, without: tuple[str, ...], rng, dtype) -> Arguments:
-    t, n, _, h = _SIZES[size]
+    t, n, _, h = (_SIZES | _STEP_SIZES)[size]
     shapes = {"dy": (t, n, h), "dhn": (n, h), "dcn": (n, h)}
     if kind != "lstm":
         del shapes["dcn"]
@@ -279,6 +277,16 @@ for kind, gates in (("rnn", 3), ("lstm", 12), ("gru", 9)):
     OPTIONAL |= {(op, name) for op in ops for name in ("h0", "c0", "h", "c", "b_ih", "b_hh")}
     OPTIONAL |= {(f"{kind}_backward", name) for name in ("dy", "dhn", "dcn")}
 OPTIONAL |= {("lstm_cell_backward", "dh"), ("lstm_cell_backward", "dc")}
+
+
+KERNEL_OPTIONAL = {
+    *((f"recurrent_cell_{way}", name) for way in ("forward", "backward") for name in ("h", "c")),
+    *(("recurrent_cell_backward", name) for name in ("dh", "dc", "dh_before", "dc_before")),
+}
+KERNEL_OUTPUTS = {
+    "recurrent_cell_forward": {"y", "c_next"},
+    "recurrent_cell_backward": {"da", "dh_before", "dc_before"},
+}
 
 
 def kernel_calls() -> dict[str, Arguments]:
