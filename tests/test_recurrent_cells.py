@@ -62,9 +62,11 @@ def compare_with_torch(kind: str, rng: np.random.Generator, backend: Backend) ->
 
     put = {name: None if array is None else backend.put(array) for name, array in given.items()}
     name = f"{kind.lower()}_cell"
-    outputs = as_states(backend.call(name, put | options))
+    keep = bool(rng.random() < 0.5)
+    outputs = as_states(backend.call(name, put | options | {"save": keep}))
+    *outputs, saved = outputs if keep else (*outputs, None)
     back = {f"d{state}": backend.put(slope) for state, slope in zip(states_of, slopes)}
-    found = backend.call(f"{name}_backward", back | put | options)
+    found = backend.call(f"{name}_backward", back | put | options | {"saved": saved})
     pairs = [(f"next {state}", output, value) for state, output, value in zip(states_of, outputs, expected)]
     sources = {"x": x, **dict(zip(states_of, states)), **weights}
     pairs += [(of, getattr(found, of), source.grad) for of, source in sources.items()]
@@ -89,6 +91,36 @@ def test_steps_are_pytorch(kind: str, backend: Backend, count_configurations) ->
     for index in range(number):
         compare_with_torch(kind, np.random.default_rng([index, len(kind), ord(kind[0])]), backend)
     count_configurations(f"{kind.lower()}_cell on {backend} against PyTorch", number)
+
+
+@on_kernels
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.parametrize("options", [{}, {"zoneout": 0.4, "stream": (3, 5)}], ids=["plain", "zoneout"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_step_saves_spares_it_alone(
+    kind: str, options: dict[str, Any], dtype: str, backend: Backend
+) -> None:
+    """Gradients with and without it; in 16 bits the gates are rounded in between."""
+    rng = np.random.default_rng(5)
+    shapes = {"x": (9, 7), "h": (9, 11), "w_ih": (GATES[kind] * 11, 7), "w_hh": (GATES[kind] * 11, 11)}
+    if kind == "LSTM":
+        shapes["c"] = (9, 11)
+    call = {name: rng.standard_normal(shape).astype(FLOATS[dtype]) for name, shape in shapes.items()}
+    arrays = {name: backend.put(value) for name, value in call.items()} | options
+    name = f"{kind.lower()}_cell"
+    *states, saved = backend.call(name, {**arrays, "save": True})
+    plain = as_states(backend.call(name, arrays))
+    for with_it, without in zip(states, plain, strict=True):
+        np.testing.assert_array_equal(backend.host(with_it), backend.host(without))
+    slopes = {f"d{of}": state for of, state in zip(("h", "c"), states)}
+    kept = backend.call(f"{name}_backward", {**slopes, **arrays, "saved": saved})
+    again = backend.call(f"{name}_backward", {**slopes, **arrays})
+    for with_it, without in zip(kept, again, strict=True):
+        assert (with_it is None) == (without is None)
+        if with_it is not None:
+            ours, theirs = (backend.host(value).astype(np.float64) for value in (with_it, without))
+            atol = ROUNDING[dtype] * max(1, np.abs(theirs).max())
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol)
 
 
 @with_torch

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from cases.recurrent import saved_by
+from cases.recurrent import VALID, saved_by
 from conftest import Backend
 from test_errors import Row, floats, name_of, refused
+
+
+def saved_step(kind: str, features: int, **options) -> Any:
+    """What a backend's step of N 2, H 3 hands to its backward."""
+
+    def step(backend: Backend) -> Any:
+        arguments = VALID[f"{kind}_cell"] | {"x": floats(2, features), "save": True} | options
+        arguments["w_ih"] = floats(len(arguments["w_ih"]), features)
+        call = {name: backend.put(value) for name, value in arguments.items()}
+        return backend.call(f"{kind}_cell", call)[-1]
+
+    return step
+
 
 RECURRENT: list[Row] = [
     row
@@ -76,6 +91,21 @@ RECURRENT += [
     ("lstm_cell", {"norm_ih": floats(12)}, ValueError, "norm_hh is None, expected all of norm_ih"),
     ("lstm_cell", {"zoneout_cell": 2}, ValueError, "zoneout_cell is 2.0, expected a probability"),
     ("gru_cell", {"norm_hh": floats(9)}, ValueError, "norm_ih is None, expected all of"),
+    ("lstm_cell", {"save": "yes"}, TypeError, "save is 'yes', expected"),
+    ("lstm_cell_backward", {"saved": 3}, TypeError, "saved is 3, expected what lstm_cell returned with save"),
+    ("gru_cell_backward", {"saved": saved_step("lstm", 5)}, TypeError, "saved is <saved by lstm_cell, x "),
+    (
+        "lstm_cell_backward",
+        {"saved": saved_step("lstm", 6)},
+        ValueError,
+        "of another step, expected one of the same",
+    ),
+    (
+        "lstm_cell_backward",
+        {"saved": saved_step("lstm", 5, zoneout=0.5)},
+        ValueError,
+        "saved .* of another step",
+    ),
     ("gru_cell_backward", {"zoneout": None}, TypeError, "zoneout is None"),
     ("rnn_cell_backward", {"stream": (1,)}, TypeError, r"stream is \(1,\), expected \(seed, offset\)"),
     ("rnn", {"nonlinearity": "sigmoid"}, ValueError, "nonlinearity is 'sigmoid'"),

@@ -207,6 +207,8 @@ class StepOperands {
   }
 
   bool lstm() const { return kind == Cell::lstm; }
+  bool gru() const { return kind == Cell::gru; }
+  bool gated() const { return lstm() || gru(); }
 
   // An array [N, columns] that this cell overwrites, or must not have.
   ArrayView out_if(bool wanted, py::handle object, const char* name, int64_t columns) {
@@ -231,35 +233,44 @@ class StepOperands {
 };
 
 void recurrent_cell_forward(py::handle x, py::handle h, py::handle c, py::handle w_ih, py::handle w_hh,
-                            py::handle b_ih, py::handle b_hh, py::handle y, py::handle c_next, int cell,
-                            uintptr_t stream) {
+                            py::handle b_ih, py::handle b_hh, py::handle y, py::handle c_next,
+                            py::handle gates, py::handle extra, int cell, uintptr_t stream) {
   StepOperands of("recurrent_cell_forward", x, h, c, w_ih, w_hh, b_ih, b_hh, cell);
   const ArrayView vy = of.operands.out(y, "y", {of.n, of.units});
   const ArrayView vc = of.out_if(of.lstm(), c_next, "c_next", of.units);
+  const ArrayView vg = of.operands.out_or_none(gates, "gates", {of.n, of.width});
+  check(!vg.data || of.gated(), of.operands.op(), "gates is given for this cell");
+  const ArrayView ve = of.out_if(vg.data && of.gru(), extra, "extra", of.units);
   py::gil_scoped_release unlocked;
   device::dispatch(of.operands.dtype(), of.operands.op(), [&]<class T>() {
-    device::recurrent_cell_forward(of.step<T>(), mutable_data<T>(vy), mutable_data<T>(vc), as_stream(stream));
+    device::recurrent_cell_forward(of.step<T>(), mutable_data<T>(vy), mutable_data<T>(vc),
+                                   mutable_data<T>(vg), mutable_data<T>(ve), as_stream(stream));
   });
 }
 
 void recurrent_cell_backward(py::handle x, py::handle h, py::handle c, py::handle w_ih, py::handle w_hh,
-                             py::handle b_ih, py::handle b_hh, py::handle dh, py::handle dc, py::handle da,
-                             py::handle da_h, py::handle dh_before, py::handle dc_before, int cell,
-                             uintptr_t stream) {
+                             py::handle b_ih, py::handle b_hh, py::handle gates, py::handle extra,
+                             py::handle dh, py::handle dc, py::handle da, py::handle da_h,
+                             py::handle dh_before, py::handle dc_before, int cell, uintptr_t stream) {
   StepOperands of("recurrent_cell_backward", x, h, c, w_ih, w_hh, b_ih, b_hh, cell);
+  const ArrayView vg = of.operands.in_or_none(gates, "gates", {of.n, of.width});
+  const bool kept = vg.data && of.gru();
+  check(kept == !extra.is_none(), of.operands.op(), "extra", kept ? " is None" : " is given",
+        " for this cell");
+  const ArrayView ve = of.operands.in_or_none(extra, "extra", {of.n, of.units});
   const ArrayView vdh = of.operands.in_or_none(dh, "dh", {of.n, of.units});
   check(of.lstm() || (dc.is_none() && dc_before.is_none()), of.operands.op(),
         "dc or dc_before is given for this cell");
   const ArrayView vdc = of.operands.in_or_none(dc, "dc", {of.n, of.units});
   const ArrayView vda = of.operands.out(da, "da", {of.n, of.width});
-  const ArrayView vdah = of.out_if(of.kind == Cell::gru, da_h, "da_h", of.width);
+  const ArrayView vdah = of.out_if(of.gru(), da_h, "da_h", of.width);
   const ArrayView vh = of.operands.out_or_none(dh_before, "dh_before", {of.n, of.units});
   const ArrayView vc = of.operands.out_or_none(dc_before, "dc_before", {of.n, of.units});
   py::gil_scoped_release unlocked;
   device::dispatch(of.operands.dtype(), of.operands.op(), [&]<class T>() {
-    device::recurrent_cell_backward(of.step<T>(), data<T>(vdh), data<T>(vdc), mutable_data<T>(vda),
-                                    mutable_data<T>(vdah), mutable_data<T>(vh), mutable_data<T>(vc),
-                                    as_stream(stream));
+    device::recurrent_cell_backward(of.step<T>(), data<T>(vg), data<T>(ve), data<T>(vdh), data<T>(vdc),
+                                    mutable_data<T>(vda), mutable_data<T>(vdah), mutable_data<T>(vh),
+                                    mutable_data<T>(vc), as_stream(stream));
   });
 }
 
@@ -282,12 +293,13 @@ void bind_recurrent(py::module_& m) {
         py::arg("da_h").none(true), py::arg("cell"), stream);
   m.def("recurrent_cell_forward", &recurrent_cell_forward, py::arg("x"), py::arg("h").none(true),
         py::arg("c").none(true), py::arg("w_ih"), py::arg("w_hh"), py::arg("b_ih").none(true),
-        py::arg("b_hh").none(true), py::arg("y"), py::arg("c_next").none(true), py::arg("cell"), stream);
+        py::arg("b_hh").none(true), py::arg("y"), py::arg("c_next").none(true), py::arg("gates").none(true),
+        py::arg("extra").none(true), py::arg("cell"), stream);
   m.def("recurrent_cell_backward", &recurrent_cell_backward, py::arg("x"), py::arg("h").none(true),
         py::arg("c").none(true), py::arg("w_ih"), py::arg("w_hh"), py::arg("b_ih").none(true),
-        py::arg("b_hh").none(true), py::arg("dh").none(true), py::arg("dc").none(true), py::arg("da"),
-        py::arg("da_h").none(true), py::arg("dh_before").none(true), py::arg("dc_before").none(true),
-        py::arg("cell"), stream);
+        py::arg("b_hh").none(true), py::arg("gates").none(true), py::arg("extra").none(true),
+        py::arg("dh").none(true), py::arg("dc").none(true), py::arg("da"), py::arg("da_h").none(true),
+        py::arg("dh_before").none(true), py::arg("dc_before").none(true), py::arg("cell"), stream);
   m.def("recurrent_takes_halves", &device::recurrent_takes_halves);
   takes_halves(
       m, {"recurrent_forward", "recurrent_backward", "recurrent_cell_forward", "recurrent_cell_backward"});

@@ -75,12 +75,13 @@ struct CellStep {
 // y, goes out as the part that reaches h past the product; dc [N, H] (LSTM): of c after -> of c before.
 // Overwritten: da, da_h [N, GH] as above.
 //
-// recurrent_cell_forward: overwritten: y [N, H], the next h; c_next [N, H] (LSTM, else null).
+// recurrent_cell_forward: overwritten: y [N, H], the next h; c_next [N, H] (LSTM, else null); where wanted, else
+// null, for the way back gates [N, GH], activated (not RNN's, which are y), and extra [N, H] (gru), w_hn h + b_n.
 //
-// recurrent_cell_backward: computes the step again. dh and dc [N, H]: gradients of y and c_next, or null:
-// zeros; dc of LSTM alone. Overwritten: da [N, GH], the gradient of w_ih x; da_h [N, GH], that of w_hh h (gru;
-// null for the others, where it is the same); dh_before [N, H]; dc_before [N, H] (LSTM); the latter two may be
-// null where they are not wanted.
+// recurrent_cell_backward: from gates (RNN: y) and extra, or where gates is null, computing the step again. dh and
+// dc [N, H]: gradients of y and c_next, or null: zeros; dc of LSTM alone. Overwritten: da [N, GH], the gradient of
+// w_ih x; da_h [N, GH], that of w_hh h (gru; null for the others, where it is the same); dh_before [N, H];
+// dc_before [N, H] (LSTM); the latter two may be null where they are not wanted.
 //
 // Sums are in a fixed order: equal calls give equal bits.
 
@@ -102,10 +103,10 @@ template <class T>
 void recurrent_gates_backward(const T* gates, const T* extra, const T* previous, T* dh, T* dc, T* da, T* da_h,
                               Cell cell, int64_t sequences, int64_t units, Stream stream);
 template <class T>
-void recurrent_cell_forward(const CellStep<T>& step, T* y, T* c_next, Stream stream);
+void recurrent_cell_forward(const CellStep<T>& step, T* y, T* c_next, T* gates, T* extra, Stream stream);
 template <class T>
-void recurrent_cell_backward(const CellStep<T>& step, const T* dh, const T* dc, T* da, T* da_h, T* dh_before,
-                             T* dc_before, Stream stream);
+void recurrent_cell_backward(const CellStep<T>& step, const T* gates, const T* extra, const T* dh,
+                             const T* dc, T* da, T* da_h, T* dh_before, T* dc_before, Stream stream);
 
 }  // namespace cuda
 
@@ -128,10 +129,10 @@ template <class T>
 void recurrent_gates_backward(const T* gates, const T* extra, const T* previous, T* dh, T* dc, T* da, T* da_h,
                               Cell cell, int64_t sequences, int64_t units, Stream stream);
 template <class T>
-void recurrent_cell_forward(const CellStep<T>& step, T* y, T* c_next, Stream stream);
+void recurrent_cell_forward(const CellStep<T>& step, T* y, T* c_next, T* gates, T* extra, Stream stream);
 template <class T>
-void recurrent_cell_backward(const CellStep<T>& step, const T* dh, const T* dc, T* da, T* da_h, T* dh_before,
-                             T* dc_before, Stream stream);
+void recurrent_cell_backward(const CellStep<T>& step, const T* gates, const T* extra, const T* dh,
+                             const T* dc, T* da, T* da_h, T* dh_before, T* dc_before, Stream stream);
 
 }  // namespace cpu
 }  // namespace fastarch

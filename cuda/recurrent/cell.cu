@@ -3,9 +3,10 @@
 //   sums [N, 4H or H] = [x | h] [N, D + H] * [w_ih | w_hh]^T
 //
 // The columns are ordered so that the four sums of a unit (RNN: of four units) lie side by side, and the
-// multiply hands them over together: neither sums nor gates pass through memory. The way back makes the same
-// product, and goes on from the gates to their gradients in its epilogue.
+// multiply hands them over together: sums never pass through memory. The way back starts from gates that were
+// kept, or makes the same product again and goes on from there in its epilogue.
 #include "core/buffer.h"
+#include "core/divide.h"
 #include "gemm/dense.h"
 #include "gemm/matrix.h"
 #include "gemm/mma.h"
@@ -68,28 +69,39 @@ struct CellResult {
   }
 };
 
+template <class T, int Gates, class S>
+__device__ __forceinline__ void keep(T* to, int64_t m, int64_t unit, int64_t units,
+                                     const S (&values)[Gates]) {
+#pragma unroll
+  for (int g = 0; g < Gates; ++g) to[(m * Gates + g) * units + unit] = narrow<T>(values[g]);
+}
+
 template <class T>
 struct ForwardResult : CellResult<T> {
   using typename CellResult<T>::S;
   using typename CellResult<T>::Columns;
 
-  T *y, *c_next;  // [N, H]
+  T *y, *c_next;     // [N, H]
+  T *gates, *extra;  // [N, GH], [N, H], or null
 
   __device__ __forceinline__ void store(int64_t m, const Columns& columns, const S (&sums)[4]) const {
     const CellStep<T>& step = this->step;
-    const int64_t at = m * step.units + columns.unit;
+    const int64_t unit = columns.unit, at = m * step.units + unit;
     if (!this->gated()) {
 #pragma unroll
       for (int v = 0; v < 4; ++v)
-        if (columns.unit + v < step.units)
+        if (unit + v < step.units)
           y[at + v] = narrow<T>(activate(sums[v] + columns.bias[v], this->activation()));
     } else if (step.cell == Cell::lstm) {
       S a[4], c = value_or_zero(step.c, at);
       y[at] = narrow<T>(this->lstm(columns, sums, a, c));
       c_next[at] = narrow<T>(c);
+      if (gates) keep(gates, m, unit, step.units, a);
     } else {
       S a[3], inner;
       y[at] = narrow<T>(this->gru(columns, sums, value_or_zero(step.h, at), a, inner));
+      if (gates) keep(gates, m, unit, step.units, a);
+      if (extra) extra[at] = narrow<T>(inner);
     }
   }
 };
@@ -110,35 +122,73 @@ struct BackwardResult : CellResult<T> {
     if (!this->gated()) {
 #pragma unroll
       for (int v = 0; v < 4; ++v)
-        if (columns.unit + v < step.units) {
-          const S y = activate(sums[v] + columns.bias[v], this->activation());
-          da[at + v] = narrow<T>(activation_gradient(value_or_zero(dh, at + v), y, this->activation()));
-        }
+        if (columns.unit + v < step.units)
+          finish_rnn(at + v, activate(sums[v] + columns.bias[v], this->activation()));
     } else if (step.cell == Cell::lstm) {
-      S a[4], d[4], d_h[4], c = value_or_zero(step.c, at), d_c = value_or_zero(dc, at);
-      const S c_before = c;
+      S a[4], c = value_or_zero(step.c, at);
+      const S before = c;
       this->lstm(columns, sums, a, c);
-      LstmCell::backward(a, c, c_before, value_or_zero(dh, at), d_c, d, d_h);
-      keep(da, m, columns.unit, d);
-      if (dc_before) dc_before[at] = narrow<T>(d_c);
+      finish_lstm(m, columns.unit, a, c, before);
     } else {
-      S a[3], d[3], d_h[3], inner, none = 0;
+      S a[3], inner;
       const S h = value_or_zero(step.h, at);
       this->gru(columns, sums, h, a, inner);
-      const S skips = GruCell::backward(a, inner, h, value_or_zero(dh, at), none, d, d_h);
-      keep(da, m, columns.unit, d);
-      keep(da_h, m, columns.unit, d_h);
-      if (past) past[at] = skips;
+      finish_gru(m, columns.unit, a, inner, h);
+    }
+  }
+
+  // From what the forward kept.
+  __device__ __forceinline__ void store_kept(int64_t m, int64_t unit, const T* gates, const T* extra) const {
+    const CellStep<T>& step = this->step;
+    const int64_t at = m * step.units + unit;
+    if (!this->gated()) {
+      finish_rnn(at, widen(gates[at]));
+    } else if (step.cell == Cell::lstm) {
+      S a[4];
+      read(gates, m, unit, a);
+      const S before = value_or_zero(step.c, at);
+      finish_lstm(m, unit, a, a[1] * before + a[0] * a[2], before);
+    } else {
+      S a[3];
+      read(gates, m, unit, a);
+      finish_gru(m, unit, a, widen(extra[at]), value_or_zero(step.h, at));
     }
   }
 
  private:
   template <int Gates>
-  __device__ __forceinline__ void keep(T* to, int64_t m, int64_t unit, const S (&d)[Gates]) const {
+  __device__ __forceinline__ void read(const T* from, int64_t m, int64_t unit, S (&values)[Gates]) const {
 #pragma unroll
-    for (int g = 0; g < Gates; ++g) to[(m * Gates + g) * this->step.units + unit] = narrow<T>(d[g]);
+    for (int g = 0; g < Gates; ++g) values[g] = widen(from[(m * Gates + g) * this->step.units + unit]);
+  }
+  __device__ __forceinline__ void finish_rnn(int64_t at, S y) const {
+    da[at] = narrow<T>(activation_gradient(value_or_zero(dh, at), y, this->activation()));
+  }
+  __device__ __forceinline__ void finish_lstm(int64_t m, int64_t unit, const S (&a)[4], S c, S before) const {
+    const int64_t at = m * this->step.units + unit;
+    S d[4], d_h[4], d_c = value_or_zero(dc, at);
+    LstmCell::backward(a, c, before, value_or_zero(dh, at), d_c, d, d_h);
+    keep(da, m, unit, this->step.units, d);
+    if (dc_before) dc_before[at] = narrow<T>(d_c);
+  }
+  __device__ __forceinline__ void finish_gru(int64_t m, int64_t unit, const S (&a)[3], S inner, S h) const {
+    const int64_t at = m * this->step.units + unit;
+    S d[3], d_h[3], none = 0;
+    const S skips = GruCell::backward(a, inner, h, value_or_zero(dh, at), none, d, d_h);
+    keep(da, m, unit, this->step.units, d);
+    keep(da_h, m, unit, this->step.units, d_h);
+    if (past) past[at] = skips;
   }
 };
+
+template <class T>
+__global__ void kept_backward_kernel(const BackwardResult<T> result, const T* gates, const T* extra,
+                                     int64_t size, Divider by_units) {
+  for (int64_t i = global_thread(); i < size; i += grid_threads()) {
+    const int64_t row = by_units.quotient(i);
+    result.store_kept(row, i - row * result.step.units, gates, extra);
+  }
+}
 
 template <class T, class Result>
 struct StepProduct {
@@ -181,23 +231,27 @@ __global__ void add_kernel(const Compute<T>* a, const Compute<T>* b, T* sum, int
 }  // namespace
 
 template <class T>
-void recurrent_cell_forward(const CellStep<T>& step, T* y, T* c_next, Stream stream) {
+void recurrent_cell_forward(const CellStep<T>& step, T* y, T* c_next, T* gates, T* extra, Stream stream) {
   if (step.sequences == 0 || step.units == 0) return;
-  run_step("recurrent_cell_forward", step, ForwardResult<T>{{step}, y, c_next}, stream);
+  run_step("recurrent_cell_forward", step, ForwardResult<T>{{step}, y, c_next, gates, extra}, stream);
 }
 
 template <class T>
-void recurrent_cell_backward(const CellStep<T>& step, const T* dh, const T* dc, T* da, T* da_h, T* dh_before,
-                             T* dc_before, Stream stream) {
+void recurrent_cell_backward(const CellStep<T>& step, const T* gates, const T* extra, const T* dh,
+                             const T* dc, T* da, T* da_h, T* dh_before, T* dc_before, Stream stream) {
   using S = Compute<T>;
   const int64_t n = step.sequences, units = step.units, width = gates_of(step.cell) * units, size = n * units;
   if (size == 0) return;
   const bool apart = step.cell == Cell::gru && dh_before;  // a part of dh goes past the product
   const Buffer<S> past(apart ? size : 0, stream);
-  run_step("recurrent_cell_backward", step,
-           BackwardResult<T>{{step}, dh, dc, da, da_h, apart ? past.data() : nullptr, dc_before}, stream);
+  const BackwardResult<T> result{{step}, dh, dc, da, da_h, apart ? past.data() : nullptr, dc_before};
+  constexpr int kThreads = 256;
+  if (gates)
+    launch("recurrent_cell_backward", kept_backward_kernel<T>, grid_for(size, kThreads), kThreads, 0, stream,
+           result, gates, extra, size, Divider(units, size));
+  else
+    run_step("recurrent_cell_backward", step, result, stream);
   if (apart) {
-    constexpr int kThreads = 256;
     const Buffer<S> product(size, stream);
     product_backward_input(static_cast<const T*>(da_h), step.w_hh, product.data(), n, units, width, stream);
     launch("recurrent_cell_backward", add_kernel<T>, grid_for(size, kThreads), kThreads, 0, stream,
@@ -207,9 +261,10 @@ void recurrent_cell_backward(const CellStep<T>& step, const T* dh, const T* dc, 
   }
 }
 
-#define INSTANTIATE(T)                                                      \
-  template void recurrent_cell_forward(const CellStep<T>&, T*, T*, Stream); \
-  template void recurrent_cell_backward(const CellStep<T>&, const T*, const T*, T*, T*, T*, T*, Stream);
+#define INSTANTIATE(T)                                                                                      \
+  template void recurrent_cell_forward(const CellStep<T>&, T*, T*, T*, T*, Stream);                         \
+  template void recurrent_cell_backward(const CellStep<T>&, const T*, const T*, const T*, const T*, T*, T*, \
+                                        T*, T*, Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)
 INSTANTIATE(float16)

@@ -280,11 +280,11 @@ OPTIONAL |= {("lstm_cell_backward", "dh"), ("lstm_cell_backward", "dc")}
 
 
 KERNEL_OPTIONAL = {
-    *((f"recurrent_cell_{way}", name) for way in ("forward", "backward") for name in ("h", "c")),
+    *((f"recurrent_cell_{way}", name) for way in ("forward", "backward") for name in ("h", "c", "gates")),
     *(("recurrent_cell_backward", name) for name in ("dh", "dc", "dh_before", "dc_before")),
 }
 KERNEL_OUTPUTS = {
-    "recurrent_cell_forward": {"y", "c_next"},
+    "recurrent_cell_forward": {"y", "c_next", "gates"},
     "recurrent_cell_backward": {"da", "dh_before", "dc_before"},
 }
 
@@ -301,7 +301,7 @@ def kernel_calls() -> dict[str, Arguments]:
     step = {"product": floats(3, 20), "b_n": None, "h": None, "gates": floats(3, 20), "c": floats(3, 5)}
     step_kept = {"extra": floats(3, 5), "previous": floats(3, 5)}
     inputs = {"x": floats(3, 7), **state, "w_ih": floats(20, 7), "w_hh": floats(20, 5)}
-    inputs |= {"b_ih": None, "b_hh": None}
+    inputs |= {"b_ih": None, "b_hh": None, "gates": floats(3, 20), "extra": None}
     whole_back = {"dh": floats(3, 5), "dc": floats(3, 5), "da": floats(3, 20), "da_h": None}
     whole_back |= {"dh_before": floats(3, 5), "dc_before": floats(3, 5), "cell": 2}
     return {

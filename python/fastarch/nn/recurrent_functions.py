@@ -65,7 +65,12 @@ class _Cell(Function):
         ctx.save(*arrays)
         ctx.names, ctx.options = names, options
         plain = kind.states + 5
-        return kind.run(*arrays[:plain], **dict(zip(names, arrays[plain:])), **options)
+        keep = any(ctx.needs)
+        outputs = kind.run(*arrays[:plain], **dict(zip(names, arrays[plain:])), **options, save=keep)
+        if not keep:
+            return outputs
+        *states, ctx.step = outputs
+        return tuple(states) if kind.states > 1 else states[0]
 
     @staticmethod
     def backward(ctx: Any, *d_states: Array) -> Any:
@@ -73,7 +78,8 @@ class _Cell(Function):
         need = (ctx.needs[0], any(ctx.needs[1 + kind.states :]))
         plain = kind.states + 5
         more = dict(zip(ctx.names, ctx.saved[plain:]))
-        gradients = kind.run_backward(*d_states, *ctx.saved[:plain], need=need, **more, **ctx.options)
+        arguments = (*d_states, *ctx.saved[:plain])
+        gradients = kind.run_backward(*arguments, need=need, saved=ctx.step, **more, **ctx.options)
         return *gradients[:plain], *(getattr(gradients, name) for name in ctx.names)
 
 

@@ -2,8 +2,9 @@
 
 A step is one kernel each way on a GPU, and then the products that give the gradients. With options
 (normalisation, zoneout, projection: those of fastarch.ops.rnn, lstm and gru) it is a sequence of one step:
-the masks of zoneout are those of step 0 of `stream`, so give each step of a loop another offset. A backward
-computes the step again from its inputs, on the same masks: nothing needs to be kept between the two.
+the masks of zoneout are those of step 0 of `stream`, so give each step of a loop another offset. With
+save=True a step also returns, last, what its backward takes as `saved` beside the same arguments: the
+activated gates, mostly. Without it a backward computes the step again from its inputs, on the same masks.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from fastarch import arrays
 from fastarch.ops import _recurrent as recurrence
 from fastarch.ops import _recurrent_arguments as arguments
 from fastarch.ops import _recurrent_cell as one_step
-from fastarch.ops._boundary import Array, expect_shape, flags
+from fastarch.ops._boundary import Array, expect_shape, flag, flags
+from fastarch.ops._recurrent_cell import CellSaved
 from fastarch.ops._recurrent_steps import GATES, GRU_RESET_BEFORE, LSTM
 
 More = dict[str, Array | None]
@@ -65,15 +67,17 @@ def rnn_cell(
     norm_hh: Array | None = None,
     zoneout: float = 0.0,
     stream: tuple[int, Any] | None = None,
-) -> Array:
+    save: bool = False,
+) -> Any:
     """The next h = f(w_ih x + b_ih + w_hh h + b_hh); Elman (1990).
 
     x [N, D], h [N, H] or None (zeros), w_ih [H, D], w_hh [H, H], b_ih and b_hh [H] or None -> h [N, H].
-    nonlinearity: "tanh" or "relu". Raises ValueError for shapes or values that do not fit.
+    nonlinearity: "tanh" or "relu". save: returns (h, saved). Raises ValueError for shapes or values that do
+    not fit.
     """
     kind = arguments.rnn_kind("rnn_cell", nonlinearity)
     more, chances = {"norm_ih": norm_ih, "norm_hh": norm_hh}, {"zoneout": zoneout}
-    return _step("rnn_cell", kind, x, {"h": h}, (w_ih, w_hh, b_ih, b_hh), more, chances, stream)[0]
+    return _step("rnn_cell", kind, x, {"h": h}, (w_ih, w_hh, b_ih, b_hh), more, chances, stream, save)
 
 
 @arguments.every_float
@@ -92,17 +96,19 @@ def rnn_cell_backward(
     norm_hh: Array | None = None,
     zoneout: float = 0.0,
     stream: tuple[int, Any] | None = None,
+    saved: CellSaved | None = None,
 ) -> CellGradients:
     """Gradients of rnn_cell from dh [N, H], the gradient of what it returned; the other arguments are its
     own.
 
-    need: whether x's gradient and the weights' are wanted. Raises ValueError for shapes that do not fit.
+    need: whether x's gradient and the weights' are wanted. saved: what the step returned with save=True.
+    Raises ValueError for shapes that do not fit, TypeError for another operator's saved.
     """
     op = "rnn_cell_backward"
     inputs = (x, {"h": h}, (w_ih, w_hh, b_ih, b_hh), {"norm_ih": norm_ih, "norm_hh": norm_hh})
     chances = {"zoneout": zoneout}
     kind, gradients = arguments.rnn_kind(op, nonlinearity), [("dh", dh, False)]
-    (dx, dh, _, *weights), more = _step_backward(op, kind, gradients, *inputs, chances, stream, need)
+    (dx, dh, _, *weights), more = _step_backward(op, kind, gradients, *inputs, chances, stream, need, saved)
     return CellGradients(dx, dh, *weights, **more)
 
 
@@ -124,17 +130,18 @@ def lstm_cell(
     zoneout: float = 0.0,
     zoneout_cell: float = 0.0,
     stream: tuple[int, Any] | None = None,
-) -> tuple[Array, Array]:
+    save: bool = False,
+) -> Any:
     """The next h and c = f c + i g, h = o tanh(c), of a long short-term memory; Gers et al. (2000).
 
     x [N, D], h and c [N, H] or None (zeros), w_ih [4H, D], w_hh [4H, H], b_ih and b_hh [4H] or None, gates
     in the order i, f, g, o -> h, c [N, H]; with w_hr [P, H], of a projection, h [N, P] and w_hh [4H, P].
-    Raises ValueError for shapes that do not fit.
+    save: returns h, c, saved. Raises ValueError for shapes that do not fit.
     """
     norms = {"norm_ih": norm_ih, "norm_hh": norm_hh, "norm_c": norm_c, "norm_c_bias": norm_c_bias}
     chances = {"zoneout": zoneout, "zoneout_cell": zoneout_cell}
     inputs = (x, {"h": h, "c": c}, (w_ih, w_hh, b_ih, b_hh), {"w_hr": w_hr, **norms})
-    return _step("lstm_cell", LSTM, *inputs, chances, stream)
+    return _step("lstm_cell", LSTM, *inputs, chances, stream, save)
 
 
 @arguments.every_float
@@ -158,18 +165,20 @@ def lstm_cell_backward(
     zoneout: float = 0.0,
     zoneout_cell: float = 0.0,
     stream: tuple[int, Any] | None = None,
+    saved: CellSaved | None = None,
 ) -> LSTMCellGradients:
     """Gradients of lstm_cell from dh [N, H] ([N, P] of a projection) and dc [N, H], those of what it
     returned; None where no gradient came.
 
-    The other arguments are lstm_cell's own. need: whether x's gradient and the weights' are wanted. Raises
-    ValueError for shapes that do not fit.
+    The other arguments are lstm_cell's own. need: whether x's gradient and the weights' are wanted. saved:
+    what the step returned with save=True. Raises ValueError for shapes that do not fit, TypeError for
+    another operator's saved.
     """
     norms = {"norm_ih": norm_ih, "norm_hh": norm_hh, "norm_c": norm_c, "norm_c_bias": norm_c_bias}
     chances = {"zoneout": zoneout, "zoneout_cell": zoneout_cell}
     inputs = (x, {"h": h, "c": c}, (w_ih, w_hh, b_ih, b_hh), {"w_hr": w_hr, **norms})
     op, gradients = "lstm_cell_backward", [("dh", dh, True), ("dc", dc, True)]
-    plain, more = _step_backward(op, LSTM, gradients, *inputs, chances, stream, need)
+    plain, more = _step_backward(op, LSTM, gradients, *inputs, chances, stream, need, saved)
     return LSTMCellGradients(*plain, **more)
 
 
@@ -187,15 +196,17 @@ def gru_cell(
     norm_hh: Array | None = None,
     zoneout: float = 0.0,
     stream: tuple[int, Any] | None = None,
-) -> Array:
+    save: bool = False,
+) -> Any:
     """The next h = (1 - z) n + z h of a gated recurrent unit; Cho et al. (2014).
 
     x [N, D], h [N, H] or None (zeros), w_ih [3H, D], w_hh [3H, H], b_ih and b_hh [3H] or None, gates in the
-    order r, z, n -> h [N, H]. reset_before: as for gru. Raises ValueError for shapes that do not fit.
+    order r, z, n -> h [N, H]. reset_before: as for gru. save: returns (h, saved).
+    Raises ValueError for shapes that do not fit.
     """
     kind = arguments.gru_kind("gru_cell", reset_before)
     more, chances = {"norm_ih": norm_ih, "norm_hh": norm_hh}, {"zoneout": zoneout}
-    return _step("gru_cell", kind, x, {"h": h}, (w_ih, w_hh, b_ih, b_hh), more, chances, stream)[0]
+    return _step("gru_cell", kind, x, {"h": h}, (w_ih, w_hh, b_ih, b_hh), more, chances, stream, save)
 
 
 @arguments.every_float
@@ -214,17 +225,19 @@ def gru_cell_backward(
     norm_hh: Array | None = None,
     zoneout: float = 0.0,
     stream: tuple[int, Any] | None = None,
+    saved: CellSaved | None = None,
 ) -> CellGradients:
     """Gradients of gru_cell from dh [N, H], the gradient of what it returned; the other arguments are its
     own.
 
-    need: whether x's gradient and the weights' are wanted. Raises ValueError for shapes that do not fit.
+    need: whether x's gradient and the weights' are wanted. saved: what the step returned with save=True.
+    Raises ValueError for shapes that do not fit, TypeError for another operator's saved.
     """
     op = "gru_cell_backward"
     inputs = (x, {"h": h}, (w_ih, w_hh, b_ih, b_hh), {"norm_ih": norm_ih, "norm_hh": norm_hh})
     chances = {"zoneout": zoneout}
     kind, gradients = arguments.gru_kind(op, reset_before), [("dh", dh, False)]
-    (dx, dh, _, *weights), more = _step_backward(op, kind, gradients, *inputs, chances, stream, need)
+    (dx, dh, _, *weights), more = _step_backward(op, kind, gradients, *inputs, chances, stream, need, saved)
     return CellGradients(dx, dh, *weights, **more)
 
 
@@ -237,15 +250,20 @@ def _step(
     more: More,
     chances: Chances,
     stream: Any,
-) -> tuple[Array, Any]:
+    save: bool,
+) -> Any:
+    """The states, alone or as a tuple with what the backward needs."""
+    save = flag(op, "save", save)
     with arrays.caller_stream(x, op, "x"):
         inputs = ((x, "[N, D]"), states, weights, more, chances, stream)
         of, options, restore = arguments.all_of(op, cell, *inputs)
         if _in_one(cell, options):
-            h, c = one_step.forward(op, cell, _inputs(of))
+            h, c, saved = one_step.forward(op, cell, _inputs(of), save)
         else:
-            _, h, c, _ = _run(op, cell, of, options, restore)
-        return restore(h), None if c is None else restore(c)
+            _, h, c, sequence = _run(op, cell, of, options, restore)
+            saved = CellSaved(op, of["x"].shape, None, None, sequence)
+        results = (restore(h), *(() if c is None else (restore(c),)), *((saved,) if save else ()))
+        return results if len(results) > 1 else results[0]
 
 
 def _step_backward(
@@ -259,6 +277,7 @@ def _step_backward(
     chances: Chances,
     stream: Any,
     need: tuple[bool, bool],
+    saved: CellSaved | None,
 ) -> tuple[tuple[Array | None, ...], dict[str, Array]]:
     """Gradients of x, h, c, the weights and biases; then those of the options' arrays, by name."""
     need = flags(op, "need", need)
@@ -271,18 +290,37 @@ def _step_backward(
         for name, width in (("dh", outputs), ("dc", units)):
             if of.get(name) is not None:
                 expect_shape(op, name, of[name], (n, width))
+        one = _in_one(cell, options)
+        _check_saved(op, saved, of, one)
         plain: tuple[Array | None, ...]
         found: dict[str, Array] = {}
-        if _in_one(cell, options):
-            plain = one_step.backward(op, cell, _inputs(of), of["dh"], of.get("dc"), need)
+        if one:
+            plain = one_step.backward(op, cell, _inputs(of), saved, of["dh"], of.get("dc"), need)
         else:
-            *_, saved = _run(op, cell, of, options, restore)
-            grads, found = recurrence.backward(op, None, of["dh"], of.get("dc"), saved, need)
+            sequence = saved.sequence if saved else None
+            sequence = sequence or _run(op, cell, of, options, restore)[-1]
+            grads, found = recurrence.backward(op, None, of["dh"], of.get("dc"), sequence, need)
             dx, *rest = grads
             plain = (None if dx is None else dx.reshape(dx.shape[1:]), *rest)
         return tuple(None if grad is None else restore(grad) for grad in plain), {
             name: restore(grad) for name, grad in found.items()
         }
+
+
+def _check_saved(op: str, saved: CellSaved | None, of: dict[str, Any], one: bool) -> None:
+    """Whether it is of such a step: of this kind and size, and of the dtype that the backend works with."""
+    if saved is None:
+        return
+    forward = op.removesuffix("_backward")
+    if not isinstance(saved, CellSaved) or saved.op != forward:
+        raise TypeError(f"[{op}] saved is {saved!r}, expected what {forward} returned with save=True")
+    x, w_hh = of["x"], of["w_hh"]
+    gates: Any = saved.gates if saved.sequence is None else saved.sequence.gates
+    fits = saved.x_shape == x.shape and gates.shape == (len(x), w_hh.shape[0])
+    if not fits or (saved.sequence is None) != one:
+        raise ValueError(f"[{op}] saved is {saved!r} of another step, expected one of the same arguments")
+    if gates.dtype != x.dtype or type(gates) is not type(x):
+        raise TypeError(f"[{op}] saved has dtype {gates.dtype}, expected {x.dtype} on the same backend")
 
 
 def _in_one(cell: int, options: arguments.Options) -> bool:
