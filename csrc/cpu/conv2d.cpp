@@ -9,6 +9,7 @@
 #include "cpu/correlation.h"
 #include "cpu/dense.h"
 #include "cpu/depthwise.h"
+#include "cpu/depthwise_channels.h"
 #include "cpu/layouts.h"
 #include "cpu/weight_gradient.h"
 #include "cpu/winograd_choice.h"
@@ -195,6 +196,9 @@ void forward_channels_last(const T* x, const T* weight, const T* bias, const T* 
                            const Conv2dShape& a, Activation kind, Precision precision, Stream stream) {
   if (is_dense(a) && !residual)
     return linear_forward(x, weight, bias, y, a.n * a.h * a.w, a.c, a.k, kind, precision, stream);
+  if (a.n * a.p * a.q == 0) return;
+  if (depthwise::is_by_channels<T>(a))
+    return depthwise::forward_channels(x, weight, bias, residual, y, a, kind);
   const int64_t in = a.h * a.w * a.c, pixels = a.p * a.q, out = pixels * a.k,
                 step = images_at_once(a.n, in + out + (residual ? out : 0));
   const bool winograd = forward_by_winograd<T>(a);
@@ -212,6 +216,8 @@ template <class T>
 void backward_input_channels_last(const T* dy, const T* weight, T* dx, const Conv2dShape& a,
                                   Precision precision, Stream stream) {
   if (is_dense(a)) return linear_backward_input(dy, weight, dx, a.n * a.h * a.w, a.c, a.k, precision, stream);
+  if (a.n * a.h * a.w == 0) return;
+  if (depthwise::is_by_channels<T>(a)) return depthwise::backward_input_channels(dy, weight, dx, a);
   const int64_t in = a.h * a.w * a.c, out = a.p * a.q * a.k, step = images_at_once(a.n, in + out);
   const bool winograd = backward_by_winograd<T>(a);
   for (int64_t n = 0; n < a.n; n += step) {
@@ -227,6 +233,10 @@ template <class T>
 void backward_weight_channels_last(const T* dy, const T* x, T* dw, T* db, const Conv2dShape& a,
                                    Precision precision, Stream stream) {
   if (is_dense(a)) return linear_backward_weight(dy, x, dw, db, a.n * a.h * a.w, a.c, a.k, precision, stream);
+  if (depthwise::is_by_channels<T>(a) && a.n * a.p * a.q * a.r * a.s > 0) {
+    if (db) column_sums(dy, db, a.n * a.p * a.q, a.k);
+    return depthwise::backward_weight_channels(dy, x, dw, a);
+  }
   const ReadPlanes<T> gradients(dy, a.n, a.p * a.q, a.k), images(x, a.n, a.h * a.w, a.c);
   conv2d_backward_weight(gradients.get(), images.get(), dw, db, planar(a, a.n), precision, stream);
 }
