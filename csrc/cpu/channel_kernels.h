@@ -7,8 +7,15 @@
 namespace fastarch::cpu {
 namespace {
 
-// The sums of neighbouring pixels for one vector of channels. WINDOW: taps come in rows of as many neighbours.
-template <class T, int PIXELS, int WINDOW>
+template <class T>
+FASTARCH_INLINE int64_t channel_of(const PixelGrid& grid, int64_t vector) {
+  const int64_t at = vector * kLanes<T> - grid.channel_shift, last = grid.taps.channels - kLanes<T>;
+  return at < 0 ? 0 : at < last ? at : last;
+}
+
+// The sums of neighbouring pixels, STRIDE apart in the source, for one vector of channels. WINDOW: taps come in
+// rows of as many neighbours.
+template <class T, int PIXELS, int WINDOW, int STRIDE>
 FASTARCH_INLINE void tap_sums(const PixelGrid& grid, const T* source, const T* filters, Vector<T>* sum) {
   constexpr int L = kLanes<T>;
   const WindowTaps& taps = grid.taps;
@@ -18,12 +25,14 @@ FASTARCH_INLINE void tap_sums(const PixelGrid& grid, const T* source, const T* f
       const T* from = source + taps.offset[t];
       Vector<T> weight[WINDOW];
       for (int s = 0; s < WINDOW; ++s) weight[s] = load(filters + taps.place[t + s] * L);
+#pragma GCC unroll 32
+      for (int j = 0; j < (PIXELS - 1) * STRIDE + WINDOW; ++j) {
+        const Vector<T> x = load(from + j * (step / STRIDE));
 #pragma GCC unroll 16
-      for (int j = 0; j < PIXELS + WINDOW - 1; ++j) {
-        const Vector<T> x = load(from + j * step);
-#pragma GCC unroll 16
-        for (int s = 0; s < WINDOW; ++s)
-          if (j - s >= 0 && j - s < PIXELS) sum[j - s] += weight[s] * x;
+        for (int s = 0; s < WINDOW; ++s) {
+          const int i = (j - s) / STRIDE;
+          if (j >= s && i * STRIDE == j - s && i < PIXELS) sum[i] += weight[s] * x;
+        }
       }
     }
   } else {
@@ -36,20 +45,19 @@ FASTARCH_INLINE void tap_sums(const PixelGrid& grid, const T* source, const T* f
 }
 
 // Neighbouring pixels, vectors [first, end) of channels.
-template <class T, int PIXELS, int WINDOW>
+template <class T, int PIXELS, int WINDOW, int STRIDE>
 void tap_pixels(const PixelGrid& grid, int pixels, int64_t first, int64_t end, const T* source,
                 const T* filters, const T* bias, const T* residual, T* out, Activation kind) {
   if constexpr (PIXELS > 1) {
     if (pixels < PIXELS)
-      return tap_pixels<T, PIXELS - 1, WINDOW>(grid, pixels, first, end, source, filters, bias, residual, out,
-                                               kind);
+      return tap_pixels<T, PIXELS - 1, WINDOW, STRIDE>(grid, pixels, first, end, source, filters, bias,
+                                                       residual, out, kind);
   }
   constexpr int64_t L = kLanes<T>;
-  const int64_t last = grid.taps.channels - L;
   for (int64_t vector = first; vector < end; ++vector) {
-    const int64_t at = vector * L < last ? vector * L : last;
+    const int64_t at = channel_of<T>(grid, vector);
     Vector<T> sum[PIXELS] = {};
-    tap_sums<T, PIXELS, WINDOW>(grid, source + at, filters + vector * grid.filter_taps * L, sum);
+    tap_sums<T, PIXELS, WINDOW, STRIDE>(grid, source + at, filters + vector * grid.filter_taps * L, sum);
     const Vector<T> added = bias ? load(bias + at) : Vector<T>{};
     for (int i = 0; i < PIXELS; ++i) {
       sum[i] += added;
@@ -65,7 +73,7 @@ void tap_pixels(const PixelGrid& grid, int pixels, int64_t first, int64_t end, c
   }
 }
 
-template <class T, int WINDOW>
+template <class T, int WINDOW, int STRIDE>
 void channel_taps_of(const PixelGrid& grid, const T* source, const T* filters, const T* bias,
                      const T* residual, T* out, Activation kind) {
   constexpr int64_t kPixels = 8;                        // together
@@ -78,9 +86,9 @@ void channel_taps_of(const PixelGrid& grid, const T* source, const T* filters, c
       for (int64_t block = 0, q = 0; block < blocks; ++block) {
         const int64_t next = grid.columns * (block + 1) / blocks;  // as even as can be
         const int64_t to = p * grid.out_row + q * grid.out_column;
-        tap_pixels<T, kPixels, WINDOW>(grid, static_cast<int>(next - q), first, end,
-                                       source + p * grid.source_row + q * grid.source_column, filters, bias,
-                                       residual ? residual + to : nullptr, out + to, kind);
+        tap_pixels<T, kPixels, WINDOW, STRIDE>(grid, static_cast<int>(next - q), first, end,
+                                               source + p * grid.source_row + q * grid.source_column, filters,
+                                               bias, residual ? residual + to : nullptr, out + to, kind);
         q = next;
       }
   }
@@ -89,12 +97,15 @@ void channel_taps_of(const PixelGrid& grid, const T* source, const T* filters, c
 template <class T>
 void channel_taps(const PixelGrid& grid, const T* source, const T* filters, const T* bias, const T* residual,
                   T* out, Activation kind) {
-  switch (grid.window) {
-    case 3: return channel_taps_of<T, 3>(grid, source, filters, bias, residual, out, kind);
-    case 5: return channel_taps_of<T, 5>(grid, source, filters, bias, residual, out, kind);
-    case 7: return channel_taps_of<T, 7>(grid, source, filters, bias, residual, out, kind);
-    default: return channel_taps_of<T, 0>(grid, source, filters, bias, residual, out, kind);
+  const auto run = [&](auto* of) { of(grid, source, filters, bias, residual, out, kind); };
+  if (grid.stride == 1) {
+    if (grid.window == 3) return run(channel_taps_of<T, 3, 1>);
+    if (grid.window == 5) return run(channel_taps_of<T, 5, 1>);
+    if (grid.window == 7) return run(channel_taps_of<T, 7, 1>);
   }
+  if (grid.stride == 2 && grid.window == 3) return run(channel_taps_of<T, 3, 2>);
+  if (grid.stride == 2 && grid.window == 5) return run(channel_taps_of<T, 5, 2>);
+  run(channel_taps_of<T, 0, 1>);
 }
 
 // ROWS rows of WINDOW neighbouring taps and PIXELS pixels: sum[r][s] += y[i] * x[r][i + s].
@@ -120,10 +131,10 @@ FASTARCH_INLINE void tap_dots_of(const int64_t* offset, const T* x, int64_t x_st
 template <class T, int ROWS, int WINDOW>
 void tap_dots(const PixelGrid& grid, int64_t t, const T* source, const T* out, T* sums) {
   constexpr int64_t L = kLanes<T>, kPixels = 4;
-  const int64_t *const offset = grid.taps.offset + t, last = grid.taps.channels - L;
+  const int64_t* const offset = grid.taps.offset + t;
   const int64_t x_step = grid.source_column, y_step = grid.out_column;
   for (int64_t vector = grid.first; vector < grid.end; ++vector) {
-    const int64_t at = vector * L < last ? vector * L : last;
+    const int64_t at = channel_of<T>(grid, vector);
     Vector<T> sum[ROWS][WINDOW] = {};
     for (int64_t p = 0; p < grid.rows; ++p) {
       const T *x = source + p * grid.source_row + at, *y = out + p * grid.out_row + at;
@@ -151,7 +162,7 @@ void channel_tap_dots_of(const PixelGrid& grid, int64_t t, const T* source, cons
 
 template <class T>
 void channel_tap_dots(const PixelGrid& grid, const T* source, const T* out, T* sums) {
-  switch (grid.window) {
+  switch (grid.stride == 1 ? grid.window : 0) {
     case 3: return channel_tap_dots_of<T, 3, 3>(grid, 0, source, out, sums);
     case 5: return channel_tap_dots_of<T, 2, 5>(grid, 0, source, out, sums);
     case 7: return channel_tap_dots_of<T, 1, 7>(grid, 0, source, out, sums);

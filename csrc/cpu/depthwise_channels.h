@@ -14,15 +14,25 @@ bool is_by_channels(const Conv2dShape& a) {
   return is_depthwise(a) && a.k == a.c && a.c >= kernels<T>().lanes;
 }
 
-// Vectors of channels. The last one ends with the channels: some may be in the one before as well.
+// The channels in vectors: at multiples of the lanes, or shifted to where the source's are aligned, for a vector
+// across two cache lines takes two loads. The first and the last one may have channels of their neighbours too.
 template <class T>
-int64_t vectors(const Conv2dShape& a) {
-  return ceil_div(a.c, kernels<T>().lanes);
-}
-template <class T>
-int64_t first_channel(int64_t vector, const Conv2dShape& a) {
-  return std::min(vector * kernels<T>().lanes, a.c - kernels<T>().lanes);
-}
+struct ChannelVectors {
+  int64_t channels, shift = 0;
+
+  ChannelVectors(const T* source, int64_t channels) : channels(channels) {
+    constexpr int64_t kMany = 8;  // vectors, to which one more is little
+    const int64_t lanes = kernels<T>().lanes, bytes = lanes * static_cast<int64_t>(sizeof(T));
+    if (channels % lanes == 0 && channels >= kMany * lanes)
+      shift =
+          static_cast<int64_t>(reinterpret_cast<uintptr_t>(source)) % bytes / static_cast<int64_t>(sizeof(T));
+  }
+  int64_t count() const { return ceil_div(channels + shift, kernels<T>().lanes); }
+  int64_t first_channel(int64_t vector) const {
+    const int64_t lanes = kernels<T>().lanes;
+    return std::clamp<int64_t>(vector * lanes - shift, 0, channels - lanes);
+  }
+};
 
 // Outputs first, first + step, ... of an axis, which see the same taps.
 struct Segment {
@@ -90,45 +100,58 @@ template <class T>
 class Grid : public PixelGrid {
  public:
   Grid(const SegmentedAxis& down, const SegmentedAxis& right, int64_t source_width, int64_t width,
-       const Conv2dShape& a)
-      : source_width_(source_width), width_(width), filter_width_(a.s) {
+       const ChannelVectors<T>& vectors, const Conv2dShape& a)
+      : line_(width * a.c),
+        down_{source_width * a.c, down.source_step, down.step * line_, a.s},
+        right_{a.c, right.source_step, right.step * a.c, 1} {
     taps.channels = a.c;
     filter_taps = a.r * a.s;
-    end = vectors<T>(a);
-    source_row = down.source_step * source_width * a.c;
-    source_column = right.source_step * a.c;
-    out_row = down.step * width * a.c;
-    out_column = right.step * a.c;
+    channel_shift = vectors.shift;
+    end = vectors.count();
   }
 
-  // Returns where its first pixel lies.
+  // Returns where its first pixel lies. A narrow grid is turned: neighbours are worked on together.
   int64_t set(const Segment& down, const Segment& right) {
+    const bool turned = right.count < 4 && right.count < down.count;
+    const Segment &outer = turned ? right : down, &inner = turned ? down : right;
+    const Steps outer_steps = turned ? right_ : down_, inner_steps = turned ? down_ : right_;
     offset_.clear();
     place_.clear();
-    for (const Segment::Tap& r : down.taps)
-      for (const Segment::Tap& s : right.taps) {
-        offset_.push_back((r.source * source_width_ + s.source) * taps.channels);
-        place_.push_back(static_cast<int32_t>(r.place * filter_width_ + s.place));
+    for (const Segment::Tap& i : outer.taps)
+      for (const Segment::Tap& j : inner.taps) {
+        offset_.push_back(i.source * outer_steps.source + j.source * inner_steps.source);
+        place_.push_back(static_cast<int32_t>(i.place * outer_steps.place + j.place * inner_steps.place));
       }
     taps.offset = offset_.data();
     taps.place = place_.data();
     taps.count = static_cast<int64_t>(offset_.size());
-    rows = down.count;
-    columns = right.count;
-    window = window_of(right.taps);
-    return (down.first * width_ + right.first) * taps.channels;
+    rows = outer.count;
+    columns = inner.count;
+    source_row = outer_steps.source * outer_steps.stride;
+    source_column = inner_steps.source * inner_steps.stride;
+    out_row = outer_steps.out;
+    out_column = inner_steps.out;
+    stride = inner_steps.stride;
+    window = window_of(inner.taps);
+    return down.first * line_ + right.first * taps.channels;
   }
 
  private:
-  int window_of(const std::vector<Segment::Tap>& row) const {
-    const auto size = static_cast<int64_t>(row.size());
+  // From one tap, output or entry of the source to the next along an axis.
+  struct Steps {
+    int64_t source, stride, out, place;
+  };
+
+  static int window_of(const std::vector<Segment::Tap>& line) {
+    const auto size = static_cast<int64_t>(line.size());
     if (size != 3 && size != 5 && size != 7) return 0;
-    for (int64_t s = 0; s < size; ++s)
-      if ((row[static_cast<size_t>(s)].source - row[0].source) * taps.channels != s * source_column) return 0;
+    for (int64_t s = 1; s < size; ++s)
+      if (line[static_cast<size_t>(s)].source != line[0].source + s) return 0;
     return static_cast<int>(size);
   }
 
-  int64_t source_width_, width_, filter_width_;
+  int64_t line_;
+  Steps down_, right_;
   std::vector<int64_t> offset_;
   std::vector<int32_t> place_;
 };
@@ -165,16 +188,17 @@ void correlate_channels(const T* source, int64_t source_plane, int64_t source_wi
                         SegmentedAxis down, const SegmentedAxis& right, const Conv2dShape& a,
                         Activation kind) {
   const int64_t taps = a.r * a.s, lanes = kernels<T>().lanes;
-  const Scratch<T> filters(vectors<T>(a) * taps * lanes);
-  for (int64_t v = 0; v < vectors<T>(a); ++v)
-    kernels<T>().transpose(weight + first_channel<T>(v, a) * taps, taps, filters.get() + v * taps * lanes,
+  const ChannelVectors<T> vectors(source, a.c);
+  const Scratch<T> filters(vectors.count() * taps * lanes);
+  for (int64_t v = 0; v < vectors.count(); ++v)
+    kernels<T>().transpose(weight + vectors.first_channel(v) * taps, taps, filters.get() + v * taps * lanes,
                            lanes, taps, lanes, lanes);
-  constexpr int64_t kTask = 400000;  // multiplications
-  cut(&down, std::max<int64_t>(1, kTask / (taps * width * a.c + 1)));
+  constexpr int64_t kTask = 400000, kLeastRows = 8;  // of a task: multiplications
+  cut(&down, std::max(kLeastRows, kTask / (taps * width * a.c + 1)));
   const int64_t bands = static_cast<int64_t>(down.segments.size());
   const int64_t work = taps * plane * a.c / bands;
   parallel_for(a.n * bands, 1 + kTask / (work + 1), [&](int64_t begin, int64_t end) {
-    Grid<T> grid(down, right, source_width, width, a);
+    Grid<T> grid(down, right, source_width, width, vectors, a);
     for (int64_t task = begin; task < end; ++task) {
       const T* from = source + task / bands * source_plane * a.c;
       const Segment& rows = down.segments[static_cast<size_t>(task % bands)];
@@ -219,16 +243,17 @@ void backward_weight_channels(const T* dy, const T* x, T* dw, const Conv2dShape&
                             a.stride_w, 1};
   cut(&down, std::max<int64_t>(1, kPixels / a.q));  // enough for what a sum costs besides multiplying
   const int64_t taps = a.r * a.s, bands = static_cast<int64_t>(down.segments.size());
-  const int64_t lanes = kernels<T>().lanes, all = vectors<T>(a), size = all * taps * lanes;
+  const ChannelVectors<T> vectors(x, a.c);
+  const int64_t lanes = kernels<T>().lanes, all = vectors.count(), size = all * taps * lanes;
   const int64_t pieces = std::clamp<int64_t>(a.c / kLeastChannels, 1, kTasks);
-  const int64_t wanted = std::min(ceil_div(kTasks, pieces), kMostSums / size);
+  const int64_t wanted = std::min(ceil_div(kTasks, pieces), kMostSums / (taps * a.c));
   const int64_t chunk = ceil_div(a.n * bands, std::clamp<int64_t>(wanted, 1, a.n * bands)),
                 chunks = ceil_div(a.n * bands, chunk);
   const Scratch<T> sums(chunks * size);  // [chunks][vectors][taps, lanes]
   std::fill(sums.get(), sums.get() + chunks * size, T(0));
   const int64_t work = a.n * a.p * a.q * taps * a.c / (chunks * pieces);
   parallel_for(chunks * pieces, 1 + 400000 / (work + 1), [&](int64_t begin, int64_t end) {
-    Grid<T> grid(down, right, a.w, a.q, a);
+    Grid<T> grid(down, right, a.w, a.q, vectors, a);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t part = task / pieces;
       grid.first = all * (task % pieces) / pieces;
@@ -244,7 +269,7 @@ void backward_weight_channels(const T* dy, const T* x, T* dw, const Conv2dShape&
   for (int64_t part = 1; part < chunks; ++part)
     for (int64_t i = 0; i < size; ++i) sums[i] += sums[part * size + i];
   for (int64_t v = 0; v < all; ++v)
-    kernels<T>().transpose(sums.get() + v * taps * lanes, lanes, dw + first_channel<T>(v, a) * taps, taps,
+    kernels<T>().transpose(sums.get() + v * taps * lanes, lanes, dw + vectors.first_channel(v) * taps, taps,
                            lanes, taps, taps);
 }
 

@@ -88,14 +88,16 @@ struct WindowTaps {
 
 // Pixels [rows, columns] of a channels-last image that see the same taps: pixel (p, q) lies at out + p*out_row
 // + q*out_column and sees, for each tap, source + offset + p*source_row + q*source_column. Vectors [first,
-// end) of its channels, the last of which ends with the channels. Filters are [vectors][filter_taps][lanes].
+// end) of its channels, of which vector v begins at channel v*lanes - channel_shift, or where the channels
+// begin, or such that it ends where they do. Filters are [vectors][filter_taps][lanes].
 struct PixelGrid {
   WindowTaps taps;
   int64_t filter_taps = 0;
-  int window = 0;  // 3, 5, 7: taps come in rows of that many, source_column apart; 0: anyhow
+  int64_t stride = 1;
+  int window = 0;  // 3, 5, 7: taps come in rows of that many, source_column / stride apart; 0: anyhow
   int64_t rows = 0, columns = 0;
   int64_t source_row = 0, source_column = 0, out_row = 0, out_column = 0;
-  int64_t first = 0, end = 0;
+  int64_t first = 0, end = 0, channel_shift = 0;
 };
 
 // Integers as wide as T, which take part in its vectors.
