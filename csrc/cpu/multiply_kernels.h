@@ -22,6 +22,15 @@ void activate_rows(T* c, int64_t step, int rows, int vectors, Activation kind) {
     }
 }
 
+// Unrolled, for sums stay in registers only where each of their indices is a constant.
+template <class T, int ROWS, int VECTORS, class Body>
+FASTARCH_INLINE void each_vector(Vector<T> (&sum)[ROWS][VECTORS], const Body& body) {
+#pragma GCC unroll 8
+  for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < VECTORS; ++j) body(i, j, sum[i][j]);
+}
+
 template <class T, int ROWS, int VECTORS, bool OFFSETS>
 void multiply_tile(const Tile<T>& tile) {
   constexpr int L = kLanes<T>;
@@ -43,18 +52,15 @@ void multiply_tile(const Tile<T>& tile) {
     }
     for (int i = 0; i < ROWS; ++i) a[i] += at + tile.a_jump;
   }
+  T* const c = tile.c;
+  const int64_t c_step = tile.c_step;
   const bool relu = tile.kind == Activation::relu;
-  for (int i = 0; i < ROWS; ++i) {
-    T* c = tile.c + i * tile.c_step;
-    for (int j = 0; j < VECTORS; ++j) {
-      Vector<T> v = sum[i][j];
-      if (tile.accumulate) v += load(c + j * L);
-      if (tile.bias) v += tile.bias[i];
-      if (tile.column_bias) v += load(tile.column_bias + j * L);
-      if (relu) v = activate<T>(v, Activation::relu);
-      store<T>(c + j * L, v);
-    }
-  }
+  if (tile.accumulate) each_vector<T>(sum, [&](int i, int j, auto& v) { v += load(c + i * c_step + j * L); });
+  if (tile.bias) each_vector<T>(sum, [&](int i, int, auto& v) { v += tile.bias[i]; });
+  if (tile.column_bias)
+    each_vector<T>(sum, [&](int, int j, auto& v) { v += load(tile.column_bias + j * L); });
+  if (relu) each_vector<T>(sum, [&](int, int, auto& v) { v = activate<T>(v, Activation::relu); });
+  each_vector<T>(sum, [&](int i, int j, auto& v) { store<T>(c + i * c_step + j * L, v); });
   if (tile.kind != Activation::none && !relu) activate_rows(tile.c, tile.c_step, ROWS, VECTORS, tile.kind);
 }
 
@@ -137,10 +143,12 @@ void gather(const T* source, const T* end, const int64_t* offset, int64_t rows, 
   constexpr int64_t L = kLanes<T>;
   const int64_t used = count ? runs[count - 1].to + runs[count - 1].length : 0;
   for (int64_t k = 0; k < rows; ++k, to += to_step) {
+    // Where rows follow one another, one may reach into those to come.
+    const int64_t row = to_step == width ? (rows - k) * width : width;
     for (int r = 0; r < count; ++r) {
       const T* from = source + offset[k] + runs[r].from;
       T* at = to + runs[r].to;
-      const int64_t length = runs[r].length, room = width - runs[r].to, readable = end - from;
+      const int64_t length = runs[r].length, room = row - runs[r].to, readable = end - from;
       int64_t x = 0;
       // Whole vectors, which may overwrite what later runs write again, as long as they stay inside.
       for (; x < length && x + L <= room && x + L <= readable; x += L) store<T>(at + x, load(from + x));
