@@ -63,6 +63,33 @@ void depthwise_input_gradient(const T* dy, const T* weight, T* dx, const Conv2dS
   depthwise::backward_input(dy, weight, dx, a, layout, phases);
 }
 
+// The taps of a filter that a part of the input gradient sees, and where they go: [C, (K/groups) * seen].
+template <class T>
+struct TurnedFilters {
+  T* to;
+  std::vector<int64_t> seen;
+};
+
+// Those of all parts in one pass over the filters, [K, C/groups, R*S], for a cache line has several parts' taps.
+template <class T>
+void turn_filters(const T* weight, const std::vector<TurnedFilters<T>>& parts, const Conv2dShape& a) {
+  const int64_t filters = a.k / a.groups, rows = a.c / a.groups, taps = a.r * a.s;
+  parallel_for(a.c, 1 + 16384 / (filters * taps + 1), [&](int64_t begin, int64_t end) {
+    std::vector<T*> to(parts.size());
+    for (int64_t c = begin; c < end; ++c) {
+      for (size_t i = 0; i < parts.size(); ++i)
+        to[i] = parts[i].to + c * filters * static_cast<int64_t>(parts[i].seen.size());
+      const T* filter = weight + (c / rows * filters * rows + c % rows) * taps;
+      for (int64_t k = 0; k < filters; ++k, filter += rows * taps)
+        for (size_t i = 0; i < parts.size(); ++i) {
+          T* row = to[i];
+          for (const int64_t tap : parts[i].seen) *row++ = filter[tap];
+          to[i] = row;
+        }
+    }
+  });
+}
+
 template <class T>
 void backward_input_directly(const T* dy, const T* weight, T* dx, const Conv2dShape& a) {
   const int64_t channels = a.k / a.groups, rows = a.c / a.groups, taps = a.r * a.s;
@@ -73,8 +100,9 @@ void backward_input_directly(const T* dy, const T* weight, T* dx, const Conv2dSh
                              dx,       rows,      a.h * a.w};
   const PhaseLayout& layout = correlation.layout;
   if (depthwise::is_depthwise(a)) return depthwise_input_gradient(dy, weight, dx, a, down, right, layout);
-  const Scratch<T> turned(a.c * channels * taps);  // of every part: [groups][rows, depth]
+  const Scratch<T> turned(taps == 1 ? 0 : a.c * channels * taps);  // of every part: [groups][rows, depth]
   T* to = turned.get();
+  std::vector<TurnedFilters<T>> filters;
   for (const GradientPhase& i : down.phases)
     for (const GradientPhase& j : right.phases) {
       Part<T> part{to, {}, i.count, j.count, i.first * a.w + j.first, a.stride_h * a.w, a.stride_w};
@@ -88,18 +116,18 @@ void backward_input_directly(const T* dy, const T* weight, T* dx, const Conv2dSh
       part.offsets.reserve(static_cast<size_t>(channels) * offsets.size());
       for (int64_t k = 0; k < channels; ++k)
         for (const int64_t offset : offsets) part.offsets.push_back(k * layout.channel_step + offset);
-      const int64_t depth = channels * static_cast<int64_t>(seen.size());
-      parallel_for(a.c, 1 + 16384 / (depth + 1), [&](int64_t begin, int64_t end) {
-        for (int64_t c = begin; c < end; ++c) {
-          T* row = to + c * depth;
-          const T* filter = weight + (c / rows * channels * rows + c % rows) * taps;
-          for (int64_t k = 0; k < channels; ++k, filter += rows * taps)
-            for (const int64_t tap : seen) *row++ = filter[tap];
-        }
-      });
-      to += a.c * depth;
+      if (taps == 1) {  // the multiply reads them as they lie
+        part.weight = weight;
+        part.row_step = 1;
+        part.k_step = rows;
+      } else {
+        const int64_t size = a.c * channels * static_cast<int64_t>(seen.size());
+        filters.push_back({to, std::move(seen)});
+        to += size;
+      }
       correlation.add(std::move(part));
     }
+  if (!filters.empty()) turn_filters(weight, filters, a);
   correlation.run();
 }
 

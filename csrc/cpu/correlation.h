@@ -8,11 +8,12 @@ namespace fastarch::cpu {
 // A product of a correlation: some output pixels of every image, from all channels of the source.
 template <class T>
 struct Part {
-  const T* weight;               // [groups][rows, depth]
+  const T* weight;               // [groups][rows, depth], where row_step and k_step say nothing else
   std::vector<int64_t> offsets;  // [depth], into a group's source
   int64_t height, width;         // output pixels
   int64_t to, pitch, step;       // where they belong: to + p*pitch + q*step of a channel's plane
   int64_t largest_offset = 0;
+  int64_t row_step = 0, k_step = 1;  // 0: depth
 };
 
 // y[n, row] = f(sum over source channels and taps + bias), with stride 1 over the rearranged source.
@@ -119,7 +120,7 @@ struct Correlation {
             rows,
             order.columns(),
             depth,
-            {part.weight + group * rows * depth, depth, 1},
+            {part.weight + group * rows * depth, part.row_step > 0 ? part.row_step : depth, part.k_step},
             {from + i * step, end, part.offsets.data(), part.largest_offset, step, order},
             {target + first * target_plane + part.to,
              residual ? residual + first * target_plane + part.to : nullptr, groups * rows * target_plane,
