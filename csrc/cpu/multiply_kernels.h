@@ -141,18 +141,29 @@ template <class T>
 void gather(const T* source, const T* end, const int64_t* offset, int64_t rows, const Run* runs, int count,
             T* to, int64_t to_step, int64_t width) {
   constexpr int64_t L = kLanes<T>;
+  // By whole vectors, which may overwrite what later runs write again: so much is read, and reached in a row.
+  // The first `inside` runs do not reach beyond the row.
+  int64_t readable = 0, reach = 0;
+  int inside = 0;
+  for (int r = 0; r < count; ++r) {
+    const int64_t whole = (runs[r].length + L - 1) / L * L;
+    if (runs[r].from + whole > readable) readable = runs[r].from + whole;
+    reach = runs[r].to + whole;
+    if (reach <= width) inside = r + 1;
+  }
   const int64_t used = count ? runs[count - 1].to + runs[count - 1].length : 0;
   for (int64_t k = 0; k < rows; ++k, to += to_step) {
+    const T* from = source + offset[k];
     // Where rows follow one another, one may reach into those to come.
-    const int64_t row = to_step == width ? (rows - k) * width : width;
-    for (int r = 0; r < count; ++r) {
-      const T* from = source + offset[k] + runs[r].from;
-      T* at = to + runs[r].to;
-      const int64_t length = runs[r].length, room = row - runs[r].to, readable = end - from;
+    int vectors = to_step == width && reach <= (rows - k) * width ? count : inside;
+    if (end - from < readable) vectors = 0;
+    for (int r = 0; r < vectors; ++r)
+      for (int64_t x = 0; x < runs[r].length; x += L)
+        store<T>(to + runs[r].to + x, load(from + runs[r].from + x));
+    for (int r = vectors; r < count; ++r) {
       int64_t x = 0;
-      // Whole vectors, which may overwrite what later runs write again, as long as they stay inside.
-      for (; x < length && x + L <= room && x + L <= readable; x += L) store<T>(at + x, load(from + x));
-      for (; x < length; ++x) at[x] = from[x];
+      for (; x + L <= runs[r].length; x += L) store<T>(to + runs[r].to + x, load(from + runs[r].from + x));
+      for (; x < runs[r].length; ++x) to[runs[r].to + x] = from[runs[r].from + x];
     }
     for (int64_t j = used; j < width; ++j) to[j] = T(0);
   }
