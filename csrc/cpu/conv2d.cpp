@@ -3,7 +3,7 @@
 //   input gradient   dx [C, pixels]  = weight, transposed and flipped, * patches of dy; for each stride phase
 //   weight gradient  dw^T [C*R*S, K] = patches of x * dy^T, summed over fixed chunks of the batch
 // Images with the channels last are turned into planes first, and results back (layouts.h); 1x1 filters make
-// dense products of them as they lie.
+// dense products of them as they lie, and depthwise ones have kernels of their own (depthwise_channels.h).
 #include "ops/conv2d.h"
 
 #include "cpu/correlation.h"
@@ -17,9 +17,46 @@
 namespace fastarch::cpu {
 namespace {
 
+// Depthwise, whether planes are so small that it is less to turn them into images with the channels last than to
+// rearrange each.
+template <class T>
+bool better_by_channels(const Conv2dShape& a) {
+  constexpr int64_t kSmall = 64;  // pixels
+  return depthwise::is_by_channels<T>(a) && a.h * a.w <= kSmall && a.p * a.q <= kSmall;
+}
+
+template <class T>
+void forward_turned(const T* x, const T* weight, const T* bias, const T* residual, T* y, const Conv2dShape& a,
+                    Activation kind) {
+  const int64_t in = a.c * a.h * a.w, out = a.k * a.p * a.q, step = images_at_once(a.n, in + 2 * out);
+  Conv2dShape some = a;
+  for (int64_t n = 0; n < a.n; n += step) {
+    some.n = std::min(step, a.n - n);
+    const ReadPlanes<T> from(x + n * in, some.n, a.c, a.h * a.w);
+    const ReadPlanes<T> added(residual ? residual + n * out : nullptr, some.n, a.k, a.p * a.q);
+    const WrittenPlanes<T> to(y + n * out, some.n, a.k, a.p * a.q);
+    depthwise::forward_channels(from.get(), weight, bias, added.get(), to.get(), some, kind);
+    to.store();
+  }
+}
+
+template <class T>
+void backward_input_turned(const T* dy, const T* weight, T* dx, const Conv2dShape& a) {
+  const int64_t in = a.c * a.h * a.w, out = a.k * a.p * a.q, step = images_at_once(a.n, in + out);
+  Conv2dShape some = a;
+  for (int64_t n = 0; n < a.n; n += step) {
+    some.n = std::min(step, a.n - n);
+    const ReadPlanes<T> from(dy + n * out, some.n, a.k, a.p * a.q);
+    const WrittenPlanes<T> to(dx + n * in, some.n, a.c, a.h * a.w);
+    depthwise::backward_input_channels(from.get(), weight, to.get(), some);
+    to.store();
+  }
+}
+
 template <class T>
 void forward_directly(const T* x, const T* weight, const T* bias, const T* residual, T* y,
                       const Conv2dShape& a, Activation kind) {
+  if (better_by_channels<T>(a)) return forward_turned(x, weight, bias, residual, y, a, kind);
   if (depthwise::is_depthwise(a)) return depthwise::forward(x, weight, bias, residual, y, a, kind);
   Correlation<T> correlation{x,
                              a.n,
@@ -92,6 +129,7 @@ void turn_filters(const T* weight, const std::vector<TurnedFilters<T>>& parts, c
 
 template <class T>
 void backward_input_directly(const T* dy, const T* weight, T* dx, const Conv2dShape& a) {
+  if (better_by_channels<T>(a)) return backward_input_turned(dy, weight, dx, a);
   const int64_t channels = a.k / a.groups, rows = a.c / a.groups, taps = a.r * a.s;
   const GradientAxis down(a.h, a.r, a.stride_h, a.padding_h, a.dilation_h);
   const GradientAxis right(a.w, a.s, a.stride_w, a.padding_w, a.dilation_w);
@@ -315,6 +353,10 @@ void conv2d_backward_weight(const T* dy, const T* x, T* dw, T* db, const Conv2dS
   if (a.n * a.p * a.q == 0) {
     std::fill(dw, dw + a.k * filter, T(0));
     return;
+  }
+  if (better_by_channels<T>(a)) {
+    const ReadPlanes<T> gradients(dy, a.n, a.k, a.p * a.q), images(x, a.n, a.c, a.h * a.w);
+    return depthwise::backward_weight_channels(gradients.get(), images.get(), dw, a);
   }
   if (depthwise::is_depthwise(a)) return depthwise::backward_weight(dy, x, dw, a);
   weight_gradient(dy, x, dw, a);
