@@ -21,6 +21,11 @@ PROBLEMS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
     "1x1": ((2, 8, 4, 4), (16, 8, 1, 1), {}),
     "depthwise": ((2, 16, 6, 5), (16, 1, 3, 3), {"groups": 16, "padding": 1}),
     "depthwise strided": ((1, 8, 9, 7), (16, 1, 3, 3), {"groups": 8, "stride": 2}),
+    "depthwise overlapping": ((2, 19, 5, 13), (19, 1, 3, 3), {"groups": 19, "padding": 1}),
+    "depthwise 5x5": ((1, 35, 9, 12), (35, 1, 5, 5), {"groups": 35, "padding": ((1, 2), (2, 0))}),
+    "depthwise 7x7": ((1, 16, 8, 11), (16, 1, 7, 7), {"groups": 16, "padding": 3}),
+    "depthwise phases": ((1, 33, 9, 10), (33, 1, 3, 4), {"groups": 33, "stride": (2, 3), "dilation": (2, 1)}),
+    "depthwise far": ((1, 16, 7, 4), (16, 1, 2, 1), {"groups": 16, "stride": 3, "padding": 4}),
     "deep": ((1, 72, 3, 3), (130, 72, 3, 3), {"padding": 1}),
 }
 

@@ -15,4 +15,8 @@ template <class T>
 void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, int64_t in, int64_t out,
                             Precision precision, Stream stream);
 
+// db[o] = sum of column o of dy [m, out], overwritten.
+template <class T>
+void column_sums(const T* dy, T* db, int64_t m, int64_t out);
+
 }  // namespace fastarch::cpu

@@ -3,6 +3,7 @@
 // headers): the linker would keep one copy, which might be one that this processor cannot run.
 #include "cpu/kernels.h"
 
+#include "cpu/channel_kernels.h"
 #include "cpu/depthwise_kernels.h"
 #include "cpu/multiply_kernels.h"
 #include "cpu/pixel_kernels.h"
@@ -44,6 +45,8 @@ constexpr Kernels<T> kTable = {kLanes<T>,
                                max_pixel_backward<T, int32_t>,
                                mean_pixel<T>,
                                mean_pixel_backward<T>,
+                               channel_taps<T>,
+                               channel_tap_dots<T>,
                                recurrent_gates<T>,
                                recurrent_gates_gradient<T>,
                                lowest_scores<T>,

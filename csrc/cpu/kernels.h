@@ -86,6 +86,20 @@ struct WindowTaps {
   int64_t count, channels;
 };
 
+// Pixels [rows, columns] of a channels-last image that see the same taps: pixel (p, q) lies at out + p*out_row
+// + q*out_column and sees, for each tap, source + offset + p*source_row + q*source_column. Vectors [first,
+// end) of its channels, of which vector v begins at channel v*lanes - channel_shift, or where the channels
+// begin, or such that it ends where they do. Filters are [vectors][filter_taps][lanes].
+struct PixelGrid {
+  WindowTaps taps;
+  int64_t filter_taps = 0;
+  int64_t stride = 1;
+  int window = 0;  // 3, 5, 7: taps come in rows of that many, source_column / stride apart; 0: anyhow
+  int64_t rows = 0, columns = 0;
+  int64_t source_row = 0, source_column = 0, out_row = 0, out_column = 0;
+  int64_t first = 0, end = 0, channel_shift = 0;
+};
+
 // Integers as wide as T, which take part in its vectors.
 template <class T>
 using LaneInteger = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
@@ -171,6 +185,13 @@ struct Kernels {
   void (*max_pixel_backward_words)(const T* dy, const int32_t* argmax, const WindowTaps& taps, T* dx);
   void (*mean_pixel)(const T* x, const WindowTaps& taps, T divisor, T* y);
   void (*mean_pixel_backward)(const T* dy, const WindowTaps& taps, T divisor, T* dx);
+
+  // Depthwise. out = f(sum over taps of filters[place] * source + bias + residual), overwritten; bias:
+  // [channels] or null; residual: as out, or null.
+  void (*channel_taps)(const PixelGrid& grid, const T* source, const T* filters, const T* bias,
+                       const T* residual, T* out, Activation kind);
+  // sums[place] += sum over pixels of out * source; sums as filters.
+  void (*channel_tap_dots)(const PixelGrid& grid, const T* source, const T* out, T* sums);
 
   void (*recurrent_gates)(const RecurrentRows<T>& rows);
   void (*recurrent_gates_gradient)(const RecurrentRows<T>& rows);

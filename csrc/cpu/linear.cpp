@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "cpu/dense.h"
 #include "cpu/gemm.h"
 
 namespace fastarch::cpu {
@@ -15,28 +16,6 @@ bool worth_packing(int64_t rows, int64_t depth, int64_t step) {
   constexpr int64_t kNear = 524'288, kAliased = 4096;  // bytes
   const int64_t bytes = step * static_cast<int64_t>(sizeof(T));
   return rows >= 16 && (depth * bytes > kNear || bytes % kAliased == 0);
-}
-
-// db[o] = sum of column o of dy [m, out], from the first row to the last.
-template <class T>
-void column_sums(const T* dy, T* db, int64_t m, int64_t out) {
-  constexpr int64_t kColumns = 256;  // whose sums stay in the first cache
-  parallel_for(ceil_div(out, kColumns), 1 + 65536 / (kColumns * (m + 1)), [&](int64_t begin, int64_t end) {
-    const int64_t last = std::min(out, end * kColumns);
-    for (int64_t first = begin * kColumns; first < last; first += kColumns) {
-      const int64_t count = std::min(kColumns, last - first);
-      T sum[kColumns] = {};
-      int64_t i = 0;
-      for (; i + 4 <= m; i += 4) {
-        const T* row = dy + i * out + first;
-        for (int64_t o = 0; o < count; ++o)
-          sum[o] = (((sum[o] + row[o]) + row[out + o]) + row[2 * out + o]) + row[3 * out + o];
-      }
-      for (; i < m; ++i)
-        for (int64_t o = 0; o < count; ++o) sum[o] += dy[i * out + first + o];
-      std::copy_n(sum, count, db + first);
-    }
-  });
 }
 
 // One row x [in]: the batch would fill one lane of a vector, so vectors lie along `in`, where weights are
@@ -64,6 +43,31 @@ void one_row(const T* x, const T* weight, const T* bias, T* y, int64_t in, int64
 }
 
 }  // namespace
+
+template <class T>
+void column_sums(const T* dy, T* db, int64_t m, int64_t out) {
+  // Columns whose sums stay in the first cache, and rows that are summed apart, against rounding.
+  constexpr int64_t kColumns = 256, kRows = 512;
+  parallel_for(ceil_div(out, kColumns), 1 + 65536 / (kColumns * (m + 1)), [&](int64_t begin, int64_t end) {
+    const int64_t last = std::min(out, end * kColumns);
+    for (int64_t first = begin * kColumns; first < last; first += kColumns) {
+      const int64_t count = std::min(kColumns, last - first);
+      std::fill(db + first, db + first + count, T(0));
+      for (int64_t i = 0; i < m;) {
+        const int64_t stop = std::min(m, i + kRows);
+        T sum[kColumns] = {};
+        for (; i + 4 <= stop; i += 4) {
+          const T* row = dy + i * out + first;
+          for (int64_t o = 0; o < count; ++o)
+            sum[o] = (((sum[o] + row[o]) + row[out + o]) + row[2 * out + o]) + row[3 * out + o];
+        }
+        for (; i < stop; ++i)
+          for (int64_t o = 0; o < count; ++o) sum[o] += dy[i * out + first + o];
+        for (int64_t o = 0; o < count; ++o) db[first + o] += sum[o];
+      }
+    }
+  });
+}
 
 // Few rows: the transpose of y is multiplied, weights are read as they lie, and x, the smaller operand then,
 // is packed. Many: the weights are.
@@ -114,6 +118,7 @@ void linear_backward_weight(const T* dy, const T* x, T* dw, T* db, int64_t m, in
 }
 
 #define INSTANTIATE(T)                                                                                       \
+  template void column_sums(const T*, T*, int64_t, int64_t);                                                 \
   template void linear_forward(const T*, const T*, const T*, T*, int64_t, int64_t, int64_t, Activation,      \
                                Precision, Stream);                                                           \
   template void linear_backward_input(const T*, const T*, T*, int64_t, int64_t, int64_t, Precision, Stream); \

@@ -22,6 +22,15 @@ void activate_rows(T* c, int64_t step, int rows, int vectors, Activation kind) {
     }
 }
 
+// Unrolled, for sums stay in registers only where each of their indices is a constant.
+template <class T, int ROWS, int VECTORS, class Body>
+FASTARCH_INLINE void each_vector(Vector<T> (&sum)[ROWS][VECTORS], const Body& body) {
+#pragma GCC unroll 8
+  for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < VECTORS; ++j) body(i, j, sum[i][j]);
+}
+
 template <class T, int ROWS, int VECTORS, bool OFFSETS>
 void multiply_tile(const Tile<T>& tile) {
   constexpr int L = kLanes<T>;
@@ -43,18 +52,15 @@ void multiply_tile(const Tile<T>& tile) {
     }
     for (int i = 0; i < ROWS; ++i) a[i] += at + tile.a_jump;
   }
+  T* const c = tile.c;
+  const int64_t c_step = tile.c_step;
   const bool relu = tile.kind == Activation::relu;
-  for (int i = 0; i < ROWS; ++i) {
-    T* c = tile.c + i * tile.c_step;
-    for (int j = 0; j < VECTORS; ++j) {
-      Vector<T> v = sum[i][j];
-      if (tile.accumulate) v += load(c + j * L);
-      if (tile.bias) v += tile.bias[i];
-      if (tile.column_bias) v += load(tile.column_bias + j * L);
-      if (relu) v = activate<T>(v, Activation::relu);
-      store<T>(c + j * L, v);
-    }
-  }
+  if (tile.accumulate) each_vector<T>(sum, [&](int i, int j, auto& v) { v += load(c + i * c_step + j * L); });
+  if (tile.bias) each_vector<T>(sum, [&](int i, int, auto& v) { v += tile.bias[i]; });
+  if (tile.column_bias)
+    each_vector<T>(sum, [&](int, int j, auto& v) { v += load(tile.column_bias + j * L); });
+  if (relu) each_vector<T>(sum, [&](int, int, auto& v) { v = activate<T>(v, Activation::relu); });
+  each_vector<T>(sum, [&](int i, int j, auto& v) { store<T>(c + i * c_step + j * L, v); });
   if (tile.kind != Activation::none && !relu) activate_rows(tile.c, tile.c_step, ROWS, VECTORS, tile.kind);
 }
 
@@ -135,16 +141,29 @@ template <class T>
 void gather(const T* source, const T* end, const int64_t* offset, int64_t rows, const Run* runs, int count,
             T* to, int64_t to_step, int64_t width) {
   constexpr int64_t L = kLanes<T>;
+  // By whole vectors, which may overwrite what later runs write again: so much is read, and reached in a row.
+  // The first `inside` runs do not reach beyond the row.
+  int64_t readable = 0, reach = 0;
+  int inside = 0;
+  for (int r = 0; r < count; ++r) {
+    const int64_t whole = (runs[r].length + L - 1) / L * L;
+    if (runs[r].from + whole > readable) readable = runs[r].from + whole;
+    reach = runs[r].to + whole;
+    if (reach <= width) inside = r + 1;
+  }
   const int64_t used = count ? runs[count - 1].to + runs[count - 1].length : 0;
   for (int64_t k = 0; k < rows; ++k, to += to_step) {
-    for (int r = 0; r < count; ++r) {
-      const T* from = source + offset[k] + runs[r].from;
-      T* at = to + runs[r].to;
-      const int64_t length = runs[r].length, room = width - runs[r].to, readable = end - from;
+    const T* from = source + offset[k];
+    // Where rows follow one another, one may reach into those to come.
+    int vectors = to_step == width && reach <= (rows - k) * width ? count : inside;
+    if (end - from < readable) vectors = 0;
+    for (int r = 0; r < vectors; ++r)
+      for (int64_t x = 0; x < runs[r].length; x += L)
+        store<T>(to + runs[r].to + x, load(from + runs[r].from + x));
+    for (int r = vectors; r < count; ++r) {
       int64_t x = 0;
-      // Whole vectors, which may overwrite what later runs write again, as long as they stay inside.
-      for (; x < length && x + L <= room && x + L <= readable; x += L) store<T>(at + x, load(from + x));
-      for (; x < length; ++x) at[x] = from[x];
+      for (; x + L <= runs[r].length; x += L) store<T>(to + runs[r].to + x, load(from + runs[r].from + x));
+      for (; x < runs[r].length; ++x) to[runs[r].to + x] = from[runs[r].from + x];
     }
     for (int64_t j = used; j < width; ++j) to[j] = T(0);
   }

@@ -26,6 +26,27 @@ RecurrentPart part_of(Cell cell) {
   }
 }
 
+// Asks for what the gates of some rows and units read, ahead of the product that comes before them: rows are
+// a page or more apart, where nothing else foresees them.
+template <class T>
+void fetch_gates(const RecurrentRows<T>& part) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  const int64_t last = part.unit + part.count;
+  const auto fetch = [&](const T* array, int64_t row, int64_t width) {
+    if (!array) return;
+    for (int64_t first = row * width; first < (row + 1) * width; first += part.units)
+      for (int64_t unit = part.unit; unit < last; unit += kLine) __builtin_prefetch(array + first + unit);
+  };
+  for (int64_t row = part.row; row < part.row + part.rows; ++row) {
+    fetch(part.gates, row, part.width);
+    if (row >= part.gate_rows) continue;
+    fetch(part.activated, row, part.width);
+    fetch(part.kept, row, part.units);
+    fetch(part.previous, row, part.units);
+    fetch(part.dy, row, part.units);
+  }
+}
+
 // B of a step's product: for each group of units, the vectors of all their gates, in tiles [depth, width] of
 // the multiply.
 template <class T>
@@ -85,6 +106,7 @@ class Panels {
           part.row = row;
           part.rows = std::min(kRowTiles * row_tile, end_row - row);
           const int64_t here = std::clamp<int64_t>(product_rows - row, 0, part.rows);
+          fetch_gates(part);
           product(group, operands + row, here, row_tile, p.get());
           after(part);
         }
