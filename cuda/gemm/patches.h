@@ -184,8 +184,7 @@ struct ChannelRows {
       load_some(channel + offset(step.pixel), valid, true, values);
     } else {
 #pragma unroll
-      for (int v = 0; v < kWidth; ++v)
-        values[v] = v < valid ? global(channel)[offset(step.pixel + v)] : T{};
+      for (int v = 0; v < kWidth; ++v) values[v] = v < valid ? global(channel)[offset(step.pixel + v)] : T{};
     }
   }
   __device__ __forceinline__ void copy(Line channel, const Step& step, T* to) const {
