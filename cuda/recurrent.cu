@@ -5,14 +5,15 @@
 #include "recurrent/cluster_mma.h"
 #include "recurrent/persistent.h"
 #include "recurrent/persistent_mma.h"
+#include "recurrent/persistent_reset.h"
 #include "recurrent/step.h"
 
 namespace fastarch::cuda {
 namespace {
 
-// Whether a step is mostly waiting, of which a grid barrier costs less than a launch and weights read anew. Where
-// it is arithmetic the blocked multiply does best: by count (docs/kernels-recurrent.md) beyond some thousand values
-// of the state.
+// Whether a step is mostly waiting, of which a grid barrier costs less than a launch and weights read anew.
+// Where it is arithmetic the blocked multiply does best: by count (docs/kernels-recurrent.md) beyond some
+// thousand values of the state.
 template <class T>
 bool mostly_waits(const Recurrence& recurrence) {
   constexpr int64_t kMostSequences = 128, kMostState = kIsHalf<T> ? 32768 : 16384;
@@ -29,7 +30,7 @@ void run(const char* name, const Recurrence& recurrence, Algorithm algorithm, Pe
   const bool automatic = algorithm == Algorithm::automatic;
   if (algorithm == Algorithm::step || (automatic && !mostly_waits<T>(recurrence))) return steps();
   const bool in_clusters = algorithm == Algorithm::cluster;
-  const char* const refusal = resident_refusal(recurrence);
+  const char* const refusal = resident_refusal(recurrence, !in_clusters && !kIsHalf<T>);
   if (!refusal && (in_clusters ? clusters() : persistent())) return;
   check(automatic, name, "algorithm '", in_clusters ? "cluster" : "persistent", "': ",
         refusal ? refusal
@@ -52,6 +53,8 @@ void recurrent_forward(const T* w_hh, const T* b_n, T* gates, T* h, Wide<T>* c, 
       [&] {
         if constexpr (kIsHalf<T>)
           return forward_persistent_mma(w_hh, b_n, gates, h, c, y, extra, recurrence, stream);
+        else if (recurrence.cell == Cell::gru_reset_before)
+          return forward_persistent_reset(w_hh, gates, h, y, recurrence, stream);
         else
           return forward_persistent(w_hh, b_n, gates, h, c, y, extra, recurrence, stream);
       },
@@ -83,6 +86,8 @@ void recurrent_backward(const T* w_hh, const T* gates, const T* dy, const T* ext
       [&] {
         if constexpr (kIsHalf<T>)
           return with(backward_persistent_mma<T>);
+        else if (recurrence.cell == Cell::gru_reset_before)
+          return backward_persistent_reset(w_hh, gates, dy, previous, dh, da, recurrence, stream);
         else
           return with(backward_persistent<T>);
       },

@@ -182,8 +182,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(line)
     counts: Counter[str] = Counter()
     for report in terminalreporter.getreports("passed"):
-        for name, (what, number) in report.user_properties:
-            counts[what] += number if name == _COUNT else 0
+        for name, value in report.user_properties:
+            if name == _COUNT:
+                what, number = value
+                counts[what] += number
     for what, number in counts.items():
         terminalreporter.write_line(f"{number} {_COUNT}: {what}")
 

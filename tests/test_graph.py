@@ -33,6 +33,23 @@ class Convolutional(nn.Module):
         return y.reshape(1, len(y), self.output_size), None
 
 
+class Loop(nn.Module):
+    """A loop over single steps, in place of a recurrent layer."""
+
+    directions = 1
+
+    def __init__(self, features: int, units: int, cell: str) -> None:
+        self.output_size = units
+        self.cell = getattr(nn, cell)(features, units)
+
+    def forward(self, x: Any) -> tuple[Any, None]:
+        states: Any = None
+        for step in x:
+            states = self.cell(step, states)
+        h = states[0] if isinstance(states, tuple) else states
+        return h.reshape(1, *h.shape), None
+
+
 def trainer(optimizer: Callable[..., Any], device: Any = "cpu", **more: Any) -> tuple[Any, Any, Any]:
     """A recurrent model and the step that trains it on one batch."""
     fa.manual_seed(1)
@@ -279,11 +296,18 @@ LAYERS: list[dict[str, Any]] = [
     {"kind": nn.RNN, "dropconnect": 0.5, "zoneout": 0.3},
     {"kind": Convolutional},
 ]
+CELLS = ("RNNCell", "LSTMCell", "GRUCell")
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=name_of_layer)
 def test_replays_draw_anew(layer: dict[str, Any], equal_bits: Any) -> None:
     log = equal_bits(OPTIMIZERS["Adam"], **layer)
+    assert (log.count("begin"), log.count("launch")) == (1, 4)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_loops_over_single_steps(cell: str, equal_bits: Any) -> None:
+    log = equal_bits(OPTIMIZERS["Adam"], kind=Loop, cell=cell)
     assert (log.count("begin"), log.count("launch")) == (1, 4)
 
 

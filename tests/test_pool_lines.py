@@ -65,7 +65,7 @@ def expect_equal(backend: Backend, images: np.ndarray, rng: Any, call: dict[str,
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dtype", [name for name in FLOATS if name != "float64"])  # which has no blocks
 @pytest.mark.parametrize("window", WINDOWS)
 def test_bits(window: str, dtype: str, layout: str, backend: Backend) -> None:
     rng = seeded(f"{window} {dtype} {layout}")

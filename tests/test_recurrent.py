@@ -191,7 +191,8 @@ def has_clusters(backend: Backend) -> bool:
 
 def agree(kind: str, call: dict[str, Any], backend: Backend) -> None:
     step = forward_and_gradients(kind, call, "step", backend)
-    for algorithm in RESIDENT if has_clusters(backend) else RESIDENT[:1]:
+    one_product = has_clusters(backend) and not call.get("reset_before")
+    for algorithm in RESIDENT if one_product else RESIDENT[:1]:
         resident = forward_and_gradients(kind, call, algorithm, backend)
         for one, other in zip(resident, step, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11, err_msg=algorithm)
@@ -220,16 +221,22 @@ def test_algorithms_agree_on_lengths(kind: str, reverse: bool, backend: Backend)
 
 
 @pytest.mark.backends("emulator")
-@pytest.mark.parametrize("algorithm", RESIDENT)
-@pytest.mark.parametrize("kind", cases.KINDS)
+@pytest.mark.parametrize(
+    ("kind", "algorithm", "reset_before"),
+    [
+        *((kind, algorithm, False) for kind in cases.KINDS for algorithm in RESIDENT),
+        ("gru", "persistent", True),
+    ],
+)
 def test_resident_kernels_under_random_schedules(
-    kind: str, algorithm: str, backend: Backend, count_configurations
+    kind: str, algorithm: str, reset_before: bool, backend: Backend, count_configurations
 ) -> None:
     """The same bits for every order of the threads and every number of blocks that share the work."""
     from fastarch import _emulator
 
     seeds = max(1, round(200 * SCALE))
     call = sequence(kind, (4, 3, 2, 7), backend) | {"lengths": [2, 4, 3], "reverse": True}
+    call |= {"reset_before": True} if reset_before else {}
     agree(kind, call, backend)
     want = [a.tobytes() for a in forward_and_gradients(kind, call, algorithm, backend)]
     try:
@@ -240,7 +247,8 @@ def test_resident_kernels_under_random_schedules(
             assert [a.tobytes() for a in got] == want, f"seed {seed}"
     finally:
         _emulator.set_multiprocessors(2)
-    count_configurations(f"schedules of the {algorithm} {kind} kernel", seeds)
+    form = ", reset before" if reset_before else ""
+    count_configurations(f"schedules of the {algorithm} {kind} kernel{form}", seeds)
 
 
 @pytest.mark.backends("emulator")
@@ -271,11 +279,21 @@ def test_weights_that_do_not_fit(backend: Backend) -> None:
 
 
 @on_kernels
-@pytest.mark.parametrize("algorithm", RESIDENT)
-def test_what_the_resident_kernels_do_not_take(algorithm: str, backend: Backend) -> None:
-    call = sequence("gru", (3, 2, 2, 4), backend) | {"algorithm": algorithm, "reset_before": True}
+@pytest.mark.parametrize(("algorithm", "dtype"), [("cluster", "float32"), ("persistent", "float16")])
+def test_what_the_resident_kernels_do_not_take(algorithm: str, dtype: str, backend: Backend) -> None:
+    call = sequence("gru", (3, 2, 2, 4), backend)
+    call = {name: backend.put(backend.host(value).astype(dtype)) for name, value in call.items()}
     with pytest.raises(ValueError, match=rf"algorithm '{algorithm}': the reset gate before the product"):
-        backend.call("gru", call)
+        backend.call("gru", {**call, "algorithm": algorithm, "reset_before": True})
+
+
+@on_kernels
+@pytest.mark.parametrize("sequences", [1, 5, 37])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_reset_before_the_product_in_one_launch(sequences: int, reverse: bool, backend: Backend) -> None:
+    call = sequence("gru", (5, sequences, 3, 19), backend) | {"reset_before": True, "reverse": reverse}
+    for lengths in (None, [1 + (row * 3) % 5 for row in range(sequences)]):
+        agree("gru", {**call, "lengths": lengths}, backend)
 
 
 @pytest.mark.backends("numpy", "cpu", "cuda")

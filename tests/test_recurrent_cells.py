@@ -123,6 +123,65 @@ def test_what_a_step_saves_spares_it_alone(
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol)
 
 
+@on_kernels
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_bias_gradients_of_many_sequences(kind: str, dtype: str, backend: Backend) -> None:
+    """They are sums over the batch, which 16 bits could not hold: in float32, also where there is no h."""
+    n, units, wide = 3000, 3, FLOATS[dtype]
+    rng = np.random.default_rng(2)
+    gates = GATES[kind] * units
+    call = {"x": np.zeros((n, 2)), "w_ih": np.ones((gates, 2)), "w_hh": rng.standard_normal((gates, units))}
+    call |= {"b_ih": np.zeros(gates), "b_hh": 0.5 * np.ones(gates), "dh": np.ones((n, units))}
+    for h in (None, np.zeros((n, units))):
+        arrays = {name: backend.put(value.astype(wide)) for name, value in call.items()}
+        states = {"h": h if h is None else backend.put(h.astype(wide))}
+        states |= {"c": None, "dc": None} if kind == "LSTM" else {}
+        found = backend.call(f"{kind.lower()}_cell_backward", arrays | states)
+        with fa.backend("numpy"):
+            exact = {name: value.astype(np.float64) for name, value in call.items()}
+            expected = getattr(fa.ops, f"{kind.lower()}_cell_backward")(**exact, **(states | {"h": h}))
+        for name in ("b_ih", "b_hh"):
+            ours, theirs = backend.host(getattr(found, name)).astype(np.float64), getattr(expected, name)
+            atol = 4 * ROUNDING[dtype] * np.abs(theirs).max()
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol, err_msg=name)
+
+
+@on_kernels
+@pytest.mark.parametrize("where", ["x", "h"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_infinities_stay_where_they_belong(kind: str, where: str, backend: Backend) -> None:
+    """One kernel reads zeros beside x and h, and zero times infinity is not zero."""
+    rng = np.random.default_rng(4)
+    shapes = {"x": (3, 5), "h": (3, 7), "w_ih": (GATES[kind] * 7, 5), "w_hh": (GATES[kind] * 7, 7)}
+    shapes |= {"c": (3, 7)} if kind == "LSTM" else {}
+    call = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    call[where][0, 0] = np.inf
+    outputs = as_states(backend.call(f"{kind.lower()}_cell", {k: backend.put(v) for k, v in call.items()}))
+    with fa.backend("numpy"), np.errstate(invalid="ignore"):
+        expected = as_states(getattr(fa.ops, f"{kind.lower()}_cell")(**call))
+    for ours, theirs in zip(outputs, expected, strict=True):
+        np.testing.assert_allclose(backend.host(ours), theirs, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.backends("emulator")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_way_back_may_go_by_another_backend(kind: str, backend: Backend) -> None:
+    """Whose work is in float32 where the kernels of the way there kept 16 bits."""
+    cell = getattr(nn, f"{kind}Cell")(3, 4, dtype=np.float16)
+    x = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float16)
+    gradients = []
+    for way_back in ("emulator", "cpu"):
+        cell.zero_grad()
+        with fa.backend("emulator"):
+            total = as_states(cell(x))[0].sum()
+        with fa.backend(way_back):
+            total.backward()
+        gradients.append([p.grad.astype(np.float32) for p in cell.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=0.02)
+
+
 @with_torch
 @pytest.mark.parametrize("kind", KINDS)
 def test_cells_are_pytorch(kind: str) -> None:

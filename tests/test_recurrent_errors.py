@@ -18,7 +18,7 @@ def saved_step(kind: str, features: int, **options) -> Any:
     def step(backend: Backend) -> Any:
         arguments = VALID[f"{kind}_cell"] | {"x": floats(2, features), "save": True} | options
         arguments["w_ih"] = floats(len(arguments["w_ih"]), features)
-        call = {name: backend.put(value) for name, value in arguments.items()}
+        call = {name: value if value is None else backend.put(value) for name, value in arguments.items()}
         return backend.call(f"{kind}_cell", call)[-1]
 
     return step
@@ -105,6 +105,24 @@ RECURRENT += [
         {"saved": saved_step("lstm", 5, zoneout=0.5)},
         ValueError,
         "saved .* of another step",
+    ),
+    (
+        "rnn_cell_backward",
+        {"saved": saved_step("rnn", 5), "nonlinearity": "relu"},
+        ValueError,
+        "another step",
+    ),
+    (
+        "gru_cell_backward",
+        {"saved": saved_step("gru", 5, zoneout=0.5), "reset_before": True},
+        ValueError,
+        "another step",
+    ),
+    (
+        "lstm_cell_backward",
+        {"saved": saved_step("lstm", 5, zoneout=0.5, h=None), "zoneout": 0.5},
+        ValueError,
+        "another step",
     ),
     ("gru_cell_backward", {"zoneout": None}, TypeError, "zoneout is None"),
     ("rnn_cell_backward", {"stream": (1,)}, TypeError, r"stream is \(1,\), expected \(seed, offset\)"),

@@ -32,12 +32,13 @@ struct Recurrence {
 
 // Step by step; or all steps in one cooperative kernel that keeps w_hh in the shared memory of all blocks; or
 // in clusters, each with a copy of w_hh in its shared memory and sequences of its own. `automatic` chooses
-// between the first two. The latter two take every cell but gru_reset_before, whose two products a step would
-// need a barrier each, where the weights fit; asked for where it cannot run, it throws std::invalid_argument.
+// between the first two. The latter two take what fits; gru_reset_before, with two products a step, clusters
+// do not, and `persistent` does in float and double. Asked for where it cannot run, it throws
+// std::invalid_argument.
 enum class Algorithm { automatic = 0, step = 1, persistent = 2, cluster = 3 };
 
-// One whole step, from its inputs on, for loops of the caller's own: N sequences, D features, H units. Any cell
-// but gru_reset_before, whose second product waits for the gates of the first.
+// One whole step, from its inputs on, for loops of the caller's own: N sequences, D features, H units. Any
+// cell but gru_reset_before, whose second product waits for the gates of the first.
 template <class T>
 struct CellStep {
   Cell cell;
@@ -75,13 +76,14 @@ struct CellStep {
 // y, goes out as the part that reaches h past the product; dc [N, H] (LSTM): of c after -> of c before.
 // Overwritten: da, da_h [N, GH] as above.
 //
-// recurrent_cell_forward: overwritten: y [N, H], the next h; c_next [N, H] (LSTM, else null); where wanted, else
-// null, for the way back gates [N, GH], activated (not RNN's, which are y), and extra [N, H] (gru), w_hn h + b_n.
+// recurrent_cell_forward: overwritten: y [N, H], the next h; c_next [N, H] (LSTM, else null); where wanted,
+// else null, for the way back gates [N, GH], activated (not RNN's, which are y), and extra [N, H] (gru), w_hn
+// h + b_n.
 //
-// recurrent_cell_backward: from gates (RNN: y) and extra, or where gates is null, computing the step again. dh and
-// dc [N, H]: gradients of y and c_next, or null: zeros; dc of LSTM alone. Overwritten: da [N, GH], the gradient of
-// w_ih x; da_h [N, GH], that of w_hh h (gru; null for the others, where it is the same); dh_before [N, H];
-// dc_before [N, H] (LSTM); the latter two may be null where they are not wanted.
+// recurrent_cell_backward: from gates (RNN: y) and extra, or where gates is null, computing the step again.
+// dh and dc [N, H]: gradients of y and c_next, or null: zeros; dc of LSTM alone. Overwritten: da [N, GH], the
+// gradient of w_ih x; da_h [N, GH], that of w_hh h (gru; null for the others, where it is the same);
+// dh_before [N, H]; dc_before [N, H] (LSTM); the latter two may be null where they are not wanted.
 //
 // Sums are in a fixed order: equal calls give equal bits.
 

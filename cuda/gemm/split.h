@@ -25,8 +25,8 @@ __global__ void __launch_bounds__(kCombineColumns* kCombineRows)
   FASTARCH_SHARED(T, shared, [kCombineRows][kCombineColumns]);
   const int x = threadIdx.x % kCombineColumns, y = threadIdx.x / kCombineColumns;
 
-  // Over parts [batch, slice, area]: calls store(batch, index within area, sums) for each `width` of them side
-  // by side, a power of two that divides area.
+  // Over parts [batch, slice, area]: calls store(batch, index within area, sums) for each `width` of them
+  // side by side, a power of two that divides area.
   const auto combine = [&](const T* parts, int64_t area, int width, auto&& store) {
     const int64_t count = batches * area;
     for (int64_t first = int64_t{blockIdx.x} * kCombineColumns; first < count;

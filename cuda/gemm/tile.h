@@ -69,7 +69,8 @@ __device__ __forceinline__ void read_runs(const T* row, T (&values)[Count]) {
   }
 }
 
-// Calls store(row, value) with the sum at `from`, or with a Width store(row, values) with as many from there on.
+// Calls store(row, value) with the sum at `from`, or with a Width store(row, values) with as many from there
+// on.
 template <int Width, class T, class Store>
 __device__ __forceinline__ void hand_over(int row, const T* from, Store&& store) {
   if constexpr (Width == 1) {

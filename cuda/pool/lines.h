@@ -1,8 +1,8 @@
-// Pooling of [planes, H, W, inner] by the windows that networks have, 3 x 3 and 2 x 2: a thread takes a block of
-// kDown x kAcross neighbouring windows (forward) or of the inputs where they begin (backward), so that an input
-// is loaded and widened once for all windows of a block. It moves 128 or 64 bits of a line where lines are whole
-// ones, 128 bits of channels where those are last; else kAcross is 1, and neighbouring threads read neighbouring
-// columns. Sums and comparisons run in general.h's order and give its bits.
+// Pooling of [planes, H, W, inner] by the windows that networks have, 3 x 3 and 2 x 2: a thread takes a block
+// of kDown x kAcross neighbouring windows (forward) or of the inputs where they begin (backward), so that an
+// input is loaded and widened once for all windows of a block. It moves 128 or 64 bits of a line where lines
+// are whole ones, 128 bits of channels where those are last; else kAcross is 1, and neighbouring threads read
+// neighbouring columns. Sums and comparisons run in general.h's order and give its bits.
 #pragma once
 #include <cstring>
 #include <type_traits>
@@ -11,9 +11,9 @@
 
 namespace fastarch::cuda::pool {
 
-// Windows of K x K, S apart. Packed, block column j begins at input j * kColumns, its windows kPad before that,
-// so that packs lie where moves need them. Otherwise kPad is 0 and blocks begin in the padding, as their rows
-// always do. kLanes channels of each pixel are moved at once.
+// Windows of K x K, S apart. Packed, block column j begins at input j * kColumns, its windows kPad before
+// that, so that packs lie where moves need them. Otherwise kPad is 0 and blocks begin in the padding, as
+// their rows always do. kLanes channels of each pixel are moved at once.
 template <class T_, int K_, int S_, int kPad_, int kBytes, int kLanes_ = 1>
 struct Block {
   using T = T_;
@@ -57,7 +57,7 @@ struct Blocks {
     int pixel = i, channel = 0;
     if constexpr (kLanes > 1) {
       pixel = by_packs.quotient(i);
-      channel = i * kLanes - pixel * inner;
+      channel = (i - pixel * static_cast<int>(by_packs.divisor())) * kLanes;
     }
     const int line = by_columns.quotient(pixel), plane = by_rows.quotient(line);
     return {plane, line - plane * rows, pixel - line * columns, channel};
@@ -81,8 +81,8 @@ __device__ __forceinline__ void load_or(const T* from, bool exists, T outside, C
   for (int k = 0; k < N; ++k) to[k] = widened(pack.value[k]);
 }
 
-// From pixel `first` of a line on: first - kBefore to first + N + kAfter, `outside` where the line has none; of
-// each kLanes values, the next pixel's `inner` further on.
+// From pixel `first` of a line on: first - kBefore to first + N + kAfter, `outside` where the line has none;
+// of each kLanes values, the next pixel's `inner` further on.
 template <int kBefore, int N, int kAfter, class B, class T, class C>
 __device__ __forceinline__ void load_line(const T* from, bool exists, int first, int width, int inner,
                                           T outside, C* to) {
@@ -354,8 +354,8 @@ bool dispatch_block(const Pool2d& pool, bool aligned, const Body& body) {
   constexpr int kPack = Pack<T>::size;
   const bool lanes = inner % kPack == 0;
   if ((inner > 1 && !(lanes && aligned)) || rows.kernel != columns.kernel || rows.stride != columns.stride ||
-      !usual(rows) || !usual(columns) || !counted(rows.input + 8, columns.input + 8) ||
-      !counted(rows.output + 8, columns.output + 8))
+      !usual(rows) || !usual(columns) || !counted(rows.input + int64_t{8}, columns.input + int64_t{8}) ||
+      !counted(rows.output + int64_t{8}, columns.output + int64_t{8}))
     return false;
 
   const auto of = [&](int kernel, int stride) {

@@ -5,21 +5,20 @@
 // The columns are ordered so that the four sums of a unit (RNN: of four units) lie side by side, and the
 // multiply hands them over together: sums never pass through memory. The way back starts from gates that were
 // kept, or makes the same product again and goes on from there in its epilogue.
-#include "core/buffer.h"
-#include "core/divide.h"
-#include "gemm/dense.h"
-#include "gemm/matrix.h"
-#include "gemm/mma.h"
-#include "ops/recurrent.h"
 #include "recurrent/cells.h"
 #include "recurrent/joined.h"
+#include "recurrent/step.h"
 
 namespace fastarch::cuda {
 namespace {
 
+// One sum by itself.
 template <class T>
-__device__ __forceinline__ Compute<T> value_or_zero(const T* array, int64_t i) {
-  return array ? widen(array[i]) : Compute<T>(0);
+__device__ __forceinline__ Compute<T> dot(const T* a, const T* b, int64_t length) {
+  Compute<T> sum = 0;
+#pragma unroll 1
+  for (int64_t k = 0; k < length; ++k) sum += widen(a[k]) * widen(b[k]);
+  return sum;
 }
 
 // What both ways make of a unit's sums: the biases, then the cell.
@@ -48,8 +47,8 @@ struct CellResult {
       const int64_t unit = gated() ? found.unit : found.unit + v;
       if (unit >= step.units) continue;
       const int64_t row = gated() ? (gru && v == 3 ? 2 : v) * step.units + unit : unit;
-      if (!(gru && v == 3)) found.bias[v] += value_or_zero(step.b_ih, row);
-      if (!(gru && v == 2)) found.bias[v] += value_or_zero(step.b_hh, row);
+      if (!(gru && v == 3)) found.bias[v] += widen_or_zero(step.b_ih, row);
+      if (!(gru && v == 2)) found.bias[v] += widen_or_zero(step.b_hh, row);
     }
     return found;
   }
@@ -61,11 +60,19 @@ struct CellResult {
     return LstmCell::forward(a, {}, S(0), S(0), c);
   }
   // inner: the recurrent share of n, before the reset.
-  __device__ __forceinline__ S gru(const Columns& columns, const S (&sums)[4], S h, S (&a)[3],
+  __device__ __forceinline__ S gru(int64_t m, const Columns& columns, const S (&sums)[4], S h, S (&a)[3],
                                    S& inner) const {
 #pragma unroll
     for (int g = 0; g < 3; ++g) a[g] = sums[g] + columns.bias[g];
-    return GruCell::forward(a, {S(0), S(0), sums[3]}, columns.bias[3], h, inner);
+    S share = sums[3];
+    // The new gate's two sums met zeros in place of the other operand's weights, and 0 * inf is NaN.
+    const int64_t row = 2 * step.units + columns.unit;
+    if (sums[2] != sums[2])
+      a[2] =
+          dot(step.x + m * step.features, step.w_ih + row * step.features, step.features) + columns.bias[2];
+    if (share != share)
+      share = step.h ? dot(step.h + m * step.units, step.w_hh + row * step.units, step.units) : S(0);
+    return GruCell::forward(a, {S(0), S(0), share}, columns.bias[3], h, inner);
   }
 };
 
@@ -93,13 +100,13 @@ struct ForwardResult : CellResult<T> {
         if (unit + v < step.units)
           y[at + v] = narrow<T>(activate(sums[v] + columns.bias[v], this->activation()));
     } else if (step.cell == Cell::lstm) {
-      S a[4], c = value_or_zero(step.c, at);
+      S a[4], c = widen_or_zero(step.c, at);
       y[at] = narrow<T>(this->lstm(columns, sums, a, c));
       c_next[at] = narrow<T>(c);
       if (gates) keep(gates, m, unit, step.units, a);
     } else {
       S a[3], inner;
-      y[at] = narrow<T>(this->gru(columns, sums, value_or_zero(step.h, at), a, inner));
+      y[at] = narrow<T>(this->gru(m, columns, sums, widen_or_zero(step.h, at), a, inner));
       if (gates) keep(gates, m, unit, step.units, a);
       if (extra) extra[at] = narrow<T>(inner);
     }
@@ -125,14 +132,14 @@ struct BackwardResult : CellResult<T> {
         if (columns.unit + v < step.units)
           finish_rnn(at + v, activate(sums[v] + columns.bias[v], this->activation()));
     } else if (step.cell == Cell::lstm) {
-      S a[4], c = value_or_zero(step.c, at);
+      S a[4], c = widen_or_zero(step.c, at);
       const S before = c;
       this->lstm(columns, sums, a, c);
       finish_lstm(m, columns.unit, a, c, before);
     } else {
       S a[3], inner;
-      const S h = value_or_zero(step.h, at);
-      this->gru(columns, sums, h, a, inner);
+      const S h = widen_or_zero(step.h, at);
+      this->gru(m, columns, sums, h, a, inner);
       finish_gru(m, columns.unit, a, inner, h);
     }
   }
@@ -146,12 +153,12 @@ struct BackwardResult : CellResult<T> {
     } else if (step.cell == Cell::lstm) {
       S a[4];
       read(gates, m, unit, a);
-      const S before = value_or_zero(step.c, at);
+      const S before = widen_or_zero(step.c, at);
       finish_lstm(m, unit, a, a[1] * before + a[0] * a[2], before);
     } else {
       S a[3];
       read(gates, m, unit, a);
-      finish_gru(m, unit, a, widen(extra[at]), value_or_zero(step.h, at));
+      finish_gru(m, unit, a, widen(extra[at]), widen_or_zero(step.h, at));
     }
   }
 
@@ -162,19 +169,19 @@ struct BackwardResult : CellResult<T> {
     for (int g = 0; g < Gates; ++g) values[g] = widen(from[(m * Gates + g) * this->step.units + unit]);
   }
   __device__ __forceinline__ void finish_rnn(int64_t at, S y) const {
-    da[at] = narrow<T>(activation_gradient(value_or_zero(dh, at), y, this->activation()));
+    da[at] = narrow<T>(activation_gradient(widen_or_zero(dh, at), y, this->activation()));
   }
   __device__ __forceinline__ void finish_lstm(int64_t m, int64_t unit, const S (&a)[4], S c, S before) const {
     const int64_t at = m * this->step.units + unit;
-    S d[4], d_h[4], d_c = value_or_zero(dc, at);
-    LstmCell::backward(a, c, before, value_or_zero(dh, at), d_c, d, d_h);
+    S d[4], d_h[4], d_c = widen_or_zero(dc, at);
+    LstmCell::backward(a, c, before, widen_or_zero(dh, at), d_c, d, d_h);
     keep(da, m, unit, this->step.units, d);
     if (dc_before) dc_before[at] = narrow<T>(d_c);
   }
   __device__ __forceinline__ void finish_gru(int64_t m, int64_t unit, const S (&a)[3], S inner, S h) const {
     const int64_t at = m * this->step.units + unit;
     S d[3], d_h[3], none = 0;
-    const S skips = GruCell::backward(a, inner, h, value_or_zero(dh, at), none, d, d_h);
+    const S skips = GruCell::backward(a, inner, h, widen_or_zero(dh, at), none, d, d_h);
     keep(da, m, unit, this->step.units, d);
     keep(da_h, m, unit, this->step.units, d_h);
     if (past) past[at] = skips;
@@ -191,19 +198,6 @@ __global__ void kept_backward_kernel(const BackwardResult<T> result, const T* ga
 }
 
 template <class T, class Result>
-struct StepProduct {
-  using Value = T;
-  static constexpr bool kRowSums = false;
-  using Parts = Operands<Joined<T, SequenceLines<T>>, Joined<T, GateLines<T>>, Result, T>;
-
-  Parts operands;
-
-  std::string traits() const { return traits_of(operands.a) + " " + traits_of(operands.b); }
-
-  __device__ __forceinline__ const Parts& at(int) const { return operands; }
-};
-
-template <class T, class Result>
 void run_step(const CallSite& name, const CellStep<T>& step, const Result& result, Stream stream) {
   constexpr int64_t kMost = int64_t{1} << 30;
   check(step.features < kMost && step.units < kMost, name.name, "D=", step.features, " and H=", step.units,
@@ -215,17 +209,7 @@ void run_step(const CallSite& name, const CellStep<T>& step, const Result& resul
                                         step.w_ih, step.w_hh, features, units);
   const int64_t n = (columns_of(step.cell) * step.units + 3) / 4 * 4;
   const int64_t k = states.first_h + (step.h ? step.units : 0);  // a state of zeros needs no product
-  const StepProduct<T, Result> problem{{states, weights, result, step.sequences, n, k}};
-  const Shape shape{1, step.sequences, n, k};
-  if constexpr (kIsHalf<T>)
-    multiply(name, problem, shape, false, stream, Precision::float32);
-  else
-    multiply(name, problem, shape, false, stream);
-}
-
-template <class T>
-__global__ void add_kernel(const Compute<T>* a, const Compute<T>* b, T* sum, int64_t size) {
-  for (int64_t i = global_thread(); i < size; i += grid_threads()) sum[i] = narrow<T>(a[i] + b[i]);
+  multiply_cells<T>(name, states, weights, result, step.sequences, n, k, stream);
 }
 
 }  // namespace
@@ -245,17 +229,16 @@ void recurrent_cell_backward(const CellStep<T>& step, const T* gates, const T* e
   const bool apart = step.cell == Cell::gru && dh_before;  // a part of dh goes past the product
   const Buffer<S> past(apart ? size : 0, stream);
   const BackwardResult<T> result{{step}, dh, dc, da, da_h, apart ? past.data() : nullptr, dc_before};
-  constexpr int kThreads = 256;
   if (gates)
-    launch("recurrent_cell_backward", kept_backward_kernel<T>, grid_for(size, kThreads), kThreads, 0, stream,
-           result, gates, extra, size, Divider(units, size));
+    launch("recurrent_cell_backward", kept_backward_kernel<T>, grid_for(size, kStepThreads), kStepThreads, 0,
+           stream, result, gates, extra, size, Divider(units, size));
   else
     run_step("recurrent_cell_backward", step, result, stream);
   if (apart) {
     const Buffer<S> product(size, stream);
     product_backward_input(static_cast<const T*>(da_h), step.w_hh, product.data(), n, units, width, stream);
-    launch("recurrent_cell_backward", add_kernel<T>, grid_for(size, kThreads), kThreads, 0, stream,
-           static_cast<const S*>(past.data()), static_cast<const S*>(product.data()), dh_before, size);
+    add("recurrent_cell_backward", static_cast<const S*>(past.data()), static_cast<const S*>(product.data()),
+        dh_before, size, stream);
   } else if (dh_before) {
     linear_backward_input(static_cast<const T*>(da), step.w_hh, dh_before, n, units, width, stream);
   }

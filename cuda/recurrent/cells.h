@@ -1,5 +1,6 @@
 // One unit of one sequence, one step: what the cells compute once the products are known.
 #pragma once
+#include "core/half.h"
 #include "core/math.h"
 #include "ops/recurrent.h"
 
@@ -14,6 +15,12 @@ namespace fastarch::cuda {
 //     a, extra: as forward left them (RNN: a is y); previous: c or h before; dh: all of h's gradient;
 //     dc: c's gradient -> that of c before; d, d_h: -> gradients of the inputs' share and of w_hh h.
 //     Returns the part of dh that reaches h before without a product.
+
+// Element i of an array that may be null: zero then.
+template <class T>
+__device__ __forceinline__ Wide<T> widen_or_zero(const T* array, int64_t i) {
+  return array ? widen(array[i]) : Wide<T>(0);
+}
 
 template <class T>
 __device__ __forceinline__ T sigmoid(T x) {

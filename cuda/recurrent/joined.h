@@ -1,7 +1,8 @@
-// The operands of a whole step's product: [x | h] [N, D + H] and [w_ih | w_hh], each two arrays that are read as
-// one, side by side along k.
+// The operands of a whole step's product: [x | h] [N, D + H] and [w_ih | w_hh], each two arrays that are read
+// as one, side by side along k.
 #pragma once
 #include "gemm/matrix.h"
+#include "gemm/mma.h"
 #include "ops/recurrent.h"
 
 namespace fastarch::cuda {
@@ -49,8 +50,8 @@ struct GateLines {
   }
 };
 
-// A reader (gemm/matrix.h) of both, or with no features of the second alone. The part of x is filled up with zeros to whole vectors, so that none has
-// values of both arrays.
+// A reader (gemm/matrix.h) of both arrays; with no features, of h and w_hh alone. The part of x is filled up
+// with zeros to whole vectors, so that none has values of both.
 template <class T, class Lines>
 struct Joined {
   static constexpr bool kAlongK = true, kDecodes = false;
@@ -94,5 +95,31 @@ struct Joined {
     copy_some(from ? from + step.k : from, from ? step.valid : 0, aligned, to);
   }
 };
+
+// A product whose result is a cell.
+template <class T, class A, class B, class Result>
+struct CellProduct {
+  using Value = T;
+  static constexpr bool kRowSums = false;
+  using Parts = Operands<A, B, Result, T>;
+
+  Parts operands;
+
+  std::string traits() const { return traits_of(operands.a) + " " + traits_of(operands.b); }
+
+  __device__ __forceinline__ const Parts& at(int) const { return operands; }
+};
+
+// Products of recurrences are float32 to the caller's word; 16-bit ones are the tensor cores'.
+template <class T, class A, class B, class Result>
+void multiply_cells(const CallSite& name, const A& a, const B& b, const Result& result, int64_t m, int64_t n,
+                    int64_t k, Stream stream) {
+  const CellProduct<T, A, B, Result> problem{{a, b, result, m, n, k}};
+  const Shape shape{1, m, n, k};
+  if constexpr (kIsHalf<T>)
+    multiply(name, problem, shape, false, stream, Precision::float32);
+  else
+    multiply(name, problem, shape, false, stream);
+}
 
 }  // namespace fastarch::cuda

@@ -14,9 +14,11 @@ namespace fastarch::cuda {
 constexpr int kBackwardUnits = 2;  // of a warp at a time: their products share the rows read
 
 // Why no kernel that keeps the weights resident can take this layer, or null when one may.
-inline const char* resident_refusal(const Recurrence& recurrence) {
-  if (recurrence.cell == Cell::gru_reset_before)
-    return "the reset gate before the product needs two products a step, which only algorithm 'step' has";
+inline const char* resident_refusal(const Recurrence& recurrence, bool two_products) {
+  if (recurrence.cell == Cell::gru_reset_before && !two_products)
+    return "the reset gate before the product needs two products a step, which 'step' has, and in float32 "
+           "and "
+           "float64 'persistent'";
   if (recurrence.steps * recurrence.sequences > std::numeric_limits<int>::max())
     return "the rows of all steps are counted in 32 bits there, expected fewer steps or sequences";
   return nullptr;

@@ -1,19 +1,18 @@
 // A step of a sequence in one launch each way: a product whose epilogue is the cell.
 //
-//   forward   sums [N, 4H or H] = h [N, H] * w_hh^T, four columns a unit side by side as in cell.cu; then the gates
+//   forward   sums [N, 4H or H] = h [N, H] * w_hh^T, four columns a unit side by side as in cell.cu; then the
+//             gates
 //   backward  sums [N, H] = the gradients of the gates [N, GH], of the step visited before, * w_hh; then the
 //             gradients of this step's gates
 //
 // GRU's three sums a unit would leave a quarter of the forward's columns empty: it keeps two passes there.
-#include "gemm/matrix.h"
-#include "gemm/mma.h"
-#include "recurrent/joined.h"
 #include "recurrent/step.h"
 
 namespace fastarch::cuda {
 namespace {
 
-// Rows of the states before a step: of the step before, and of the sequences that begin with this one the first.
+// Rows of the states before a step: of the step before, and of the sequences that begin with this one the
+// first.
 template <class T>
 struct StateLines {
   const T *before, *first;  // [known, H], [N, H]
@@ -60,13 +59,14 @@ struct StepGates {
   }
 };
 
-// Rows from `rows` on have ended: their sum is the last part of their dh.
+// Rows from `rows` on have ended: their sum is the last part of their dh. Rows from `product_rows` on begin,
+// and have none, whatever the weights (zeros times infinity are not zero).
 template <class T>
 struct StepGradients {
   using S = Wide<T>;
 
   Cell cell;
-  int64_t rows, units;
+  int64_t rows, product_rows, units;
   const T *gates, *dy, *extra, *previous;
   S *dh, *dc;  // dh: what reached the state without a product -> the same of the state before
   T *da, *da_h;
@@ -74,7 +74,7 @@ struct StepGradients {
   __device__ __forceinline__ int64_t column(int64_t n) const { return n; }
   __device__ __forceinline__ void store(int64_t m, int64_t unit, S sum) const {
     const int64_t at = m * units + unit;
-    S total = dh[at] + sum;
+    S total = m < product_rows ? dh[at] + sum : dh[at];
     if (m >= rows) {
       dh[at] = total;
       return;
@@ -96,28 +96,6 @@ struct StepGradients {
   }
 };
 
-template <class A, class B, class Result, class T>
-struct StepProduct {
-  using Value = T;
-  static constexpr bool kRowSums = false;
-  using Parts = Operands<A, B, Result, T>;
-
-  Parts operands;
-
-  __device__ __forceinline__ const Parts& at(int) const { return operands; }
-};
-
-template <class T, class A, class B, class Result>
-void multiply_step(const CallSite& name, const A& a, const B& b, const Result& result, int64_t m, int64_t n,
-                   int64_t k, Stream stream) {
-  const StepProduct<A, B, Result, T> problem{{a, b, result, m, n, k}};
-  const Shape shape{1, m, n, k};
-  if constexpr (kIsHalf<T>)
-    multiply(name, problem, shape, false, stream, Precision::float32);
-  else
-    multiply(name, problem, shape, false, stream);
-}
-
 }  // namespace
 
 template <class T>
@@ -128,7 +106,7 @@ void forward_step(const T* w_hh, const T* before, int64_t known, const T* first,
   const Joined<T, GateLines<T>> weights({cell, nullptr, w_hh, 0, units}, w_hh, w_hh, 0, depth);
   const StepGates<T> result{cell, units, gates, c, y, extra};
   const int64_t n = (columns_of(cell) * units + 3) / 4 * 4;
-  multiply_step<T>("recurrent_forward", states, weights, result, rows, n, units, stream);
+  multiply_cells<T>("recurrent_forward", states, weights, result, rows, n, units, stream);
 }
 
 template <class T>
@@ -138,9 +116,10 @@ void backward_step(const T* w_hh, const T* da_next, int64_t product_rows, const 
   const int64_t width = gates_of(cell) * units;
   const Matrix<T, true> gradients(da_next, product_rows, width, width);
   const Matrix<T, false> weights(w_hh, units, width, units);
-  const StepGradients<T> result{cell, rows, units, gates, dy, extra, previous, dh, dc, da, da_h};
-  multiply_step<T>("recurrent_backward", gradients, weights, result, std::max(rows, product_rows), units,
-                   width, stream);
+  const StepGradients<T> result{cell,  rows,     product_rows, units, gates, dy,
+                                extra, previous, dh,           dc,    da,    da_h};
+  multiply_cells<T>("recurrent_backward", gradients, weights, result, std::max(rows, product_rows), units,
+                    width, stream);
 }
 
 #define INSTANTIATE(T)                                                                                       \

@@ -1,5 +1,5 @@
-// Step by step: a multiply that goes on to the gates, or a multiply and one or two passes over the gates. Works
-// for every cell and size.
+// Step by step: a multiply that goes on to the gates, or a multiply and one or two passes over the gates.
+// Works for every cell and size.
 #pragma once
 #include "core/buffer.h"
 #include "core/divide.h"
@@ -11,12 +11,6 @@
 namespace fastarch::cuda {
 
 constexpr int kStepThreads = 256;
-
-// Element i of an array that may be null: zero then.
-template <class T>
-__device__ __forceinline__ Wide<T> widen_or_zero(const T* array, int64_t i) {
-  return array ? widen(array[i]) : Wide<T>(0);
-}
 
 // Step by step means many small launches: element i is unit i % H of row i / H.
 template <class Cell, class T>
@@ -44,7 +38,8 @@ __global__ void forward_cell_kernel(T* gates, const Wide<T>* product, const T* b
   }
 }
 
-// One unit of one row on the way back: element i of [N, H], `first` of [N, GH]; dh: all of the state's gradient.
+// One unit of one row on the way back: element i of [N, H], `first` of [N, GH]; dh: all of the state's
+// gradient.
 template <class Cell, class T>
 __device__ __forceinline__ void backward_cell(const T* gates, const T* extra, const T* previous, Wide<T> dh,
                                               Wide<T>* dh_past, Wide<T>* dc, T* da, T* da_h, int64_t i,
@@ -79,9 +74,15 @@ __global__ void copy_kernel(const T* from, T* to, int64_t size) {
   for (int64_t i = global_thread(); i < size; i += grid_threads()) to[i] = from[i];
 }
 
-template <class T>
-__global__ void add_kernel(T* sum, const T* more, int64_t size) {
-  for (int64_t i = global_thread(); i < size; i += grid_threads()) sum[i] += more[i];
+// to = sum + more, rounded where to's type is narrower.
+template <class S, class T>
+__global__ void add_kernel(const S* sum, const S* more, T* to, int64_t size) {
+  for (int64_t i = global_thread(); i < size; i += grid_threads()) to[i] = narrow<T>(sum[i] + more[i]);
+}
+
+template <class S, class T>
+void add(const CallSite& name, const S* sum, const S* more, T* to, int64_t size, Stream stream) {
+  launch(name, add_kernel<S, T>, grid_for(size, kStepThreads), kStepThreads, 0, stream, sum, more, to, size);
 }
 
 // GRU with the reset before the product takes two products a step, and so two passes each way.
@@ -180,8 +181,8 @@ T* at_row(T* array, int64_t row, int64_t width) {
   return array ? array + row * width : nullptr;
 }
 
-// In one launch, of a cell that is not GRU: gates, c, y and extra of a step's `rows` rows. The states before are
-// those of `before` [known, H], and from row `known` on those of `first` [N, H].
+// In one launch, of a cell that is not GRU: gates, c, y and extra of a step's `rows` rows. The states before
+// are those of `before` [known, H], and from row `known` on those of `first` [N, H].
 template <class T>
 void forward_step(const T* w_hh, const T* before, int64_t known, const T* first, T* gates, Wide<T>* c, T* y,
                   T* extra, Cell cell, int64_t rows, int64_t units, Stream stream);
@@ -300,8 +301,8 @@ void backward_steps_reset_before(const T* w_hh, const T* gates, const T* dy, con
                 static_cast<const Wide<T>*>(product.data()), dh, d, d_both.data());
     product_backward_input(static_cast<const T*>(d_both.data()), w_hh, product.data(), rows, units, 2 * units,
                            stream);
-    launch("recurrent_backward", add_kernel<Wide<T>>, grid_for(rows * units, kStepThreads), kStepThreads, 0,
-           stream, dh, static_cast<const Wide<T>*>(product.data()), rows * units);
+    add("recurrent_backward", static_cast<const Wide<T>*>(dh), static_cast<const Wide<T>*>(product.data()),
+        dh, rows * units, stream);
   });
 }
 

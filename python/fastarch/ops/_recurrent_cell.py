@@ -26,6 +26,7 @@ class CellSaved:
     """
 
     op: str
+    cell: int
     x_shape: tuple[int, ...]
     gates: Array | None  # [N, GH], activated; RNN: the next h
     extra: Array | None  # [N, H]: the recurrent share of n (GRU)
@@ -128,7 +129,7 @@ def forward(op: str, cell: int, inputs: Inputs, save: bool) -> tuple[Array, Arra
     extra = empty(op, shape, x) if gated and cell == cells.GRU else None
     if len(x):
         run("recurrent_cell_forward", recurrent_cell_forward, inputs, y, c_next, gates, extra, cell)
-    saved = CellSaved(op, x.shape, gates if gated else y, extra, None) if save else None
+    saved = CellSaved(op, cell, x.shape, gates if gated else y, extra, None) if save else None
     return y, c_next, saved
 
 
@@ -159,15 +160,18 @@ def backward(
         if n:
             run("linear_backward_input", linear_backward_input, (da, w_ih), dx)
     if need[1]:
-        of_bias = da.shape[1:]
         dw_ih, dw_hh = new(op, w_ih.shape, x), (new if h is not None else zeros)(op, w_hh.shape, x)
-        db_ih = new(op, of_bias, x) if b_ih is not None else None
-        db_hh = new(op, of_bias, x) if b_hh is not None else None
+        # Sums of biases come with a product; the two of a gate are the same but for GRU's.
+        apart = da_h is not None
+        db_ih = new(op, da.shape[1:], x) if b_ih is not None or (b_hh is not None and not apart) else None
+        db_hh = new(op, da.shape[1:], x) if b_hh is not None and apart else None
         if n:
-            outer = da if da_h is None else da_h
             run("linear_backward_weight", linear_backward_weight, (da, x), dw_ih, db_ih)
-            if h is not None:
-                run("linear_backward_weight", linear_backward_weight, (outer, h), dw_hh, db_hh)
-            elif db_hh is not None:
-                outer.sum(axis=0, out=db_hh)
+        if n and (h is not None or db_hh is not None):
+            product = dw_hh if h is not None else empty(op, w_hh.shape, x)
+            outer, before = da if da_h is None else da_h, zeros(op, (n, w_hh.shape[1]), x) if h is None else h
+            run("linear_backward_weight", linear_backward_weight, (outer, before), product, db_hh)
+        if not apart and b_hh is not None and db_ih is not None:
+            db_hh = db_ih.copy()
+        db_ih = None if b_ih is None else db_ih
     return dx, dh_before, dc_before, dw_ih, dw_hh, db_ih, db_hh

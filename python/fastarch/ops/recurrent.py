@@ -24,8 +24,8 @@ the options above, everything is computed on float32 copies, and results are rou
 
 `algorithm` concerns the CUDA kernels, of which the backward takes the same: "step" launches anew for every
 step; "persistent" runs all steps in one launch with w_hh in shared memory, "cluster" (sm_90 and later) with a
-copy of it in each cluster of blocks; these two not for `reset_before`, and for as many units as fit. "auto"
-takes "step" or "persistent", whichever should be faster.
+copy of it in each cluster of blocks, both for as many units as fit, and `reset_before` only "persistent" in
+float32 and float64. "auto" takes "step" or "persistent", whichever should be faster.
 """
 
 from __future__ import annotations

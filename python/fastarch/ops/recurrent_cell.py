@@ -4,7 +4,8 @@ A step is one kernel each way on a GPU, and then the products that give the grad
 (normalisation, zoneout, projection: those of fastarch.ops.rnn, lstm and gru) it is a sequence of one step:
 the masks of zoneout are those of step 0 of `stream`, so give each step of a loop another offset. With
 save=True a step also returns, last, what its backward takes as `saved` beside the same arguments: the
-activated gates, mostly. Without it a backward computes the step again from its inputs, on the same masks.
+activated gates, or of an RNN h itself, which must stay unchanged until then. In 16 bits they are rounded like
+h. Without it a backward computes the step again from its inputs, on the same masks.
 """
 
 from __future__ import annotations
@@ -261,7 +262,7 @@ def _step(
             h, c, saved = one_step.forward(op, cell, _inputs(of), save)
         else:
             _, h, c, sequence = _run(op, cell, of, options, restore)
-            saved = CellSaved(op, of["x"].shape, None, None, sequence)
+            saved = CellSaved(op, cell, of["x"].shape, None, None, sequence)
         results = (restore(h), *(() if c is None else (restore(c),)), *((saved,) if save else ()))
         return results if len(results) > 1 else results[0]
 
@@ -290,11 +291,10 @@ def _step_backward(
         for name, width in (("dh", outputs), ("dc", units)):
             if of.get(name) is not None:
                 expect_shape(op, name, of[name], (n, width))
-        one = _in_one(cell, options)
-        _check_saved(op, saved, of, one)
+        saved = _usable(op, cell, saved, of, options)
         plain: tuple[Array | None, ...]
         found: dict[str, Array] = {}
-        if one:
+        if _in_one(cell, options):
             plain = one_step.backward(op, cell, _inputs(of), saved, of["dh"], of.get("dc"), need)
         else:
             sequence = saved.sequence if saved else None
@@ -307,20 +307,32 @@ def _step_backward(
         }
 
 
-def _check_saved(op: str, saved: CellSaved | None, of: dict[str, Any], one: bool) -> None:
-    """Whether it is of such a step: of this kind and size, and of the dtype that the backend works with."""
+def _usable(
+    op: str, cell: int, saved: CellSaved | None, of: dict[str, Any], options: arguments.Options
+) -> CellSaved | None:
+    """`saved`, of such a step: of this kind, size and options; or None where a backend with another dtype for
+    its work kept it, so that the step has to be computed again.
+    """
     if saved is None:
-        return
+        return None
     forward = op.removesuffix("_backward")
     if not isinstance(saved, CellSaved) or saved.op != forward:
         raise TypeError(f"[{op}] saved is {saved!r}, expected what {forward} returned with save=True")
-    x, w_hh = of["x"], of["w_hh"]
-    gates: Any = saved.gates if saved.sequence is None else saved.sequence.gates
-    fits = saved.x_shape == x.shape and gates.shape == (len(x), w_hh.shape[0])
-    if not fits or (saved.sequence is None) != one:
+    sequence, one = saved.sequence, _in_one(cell, options)
+    fits = saved.cell == cell and saved.x_shape == of["x"].shape and (sequence is None) == one
+    gates: Any = saved.gates if sequence is None else sequence.gates
+    if fits and sequence is not None:
+        given = (of["b_ih"] is not None, of["b_hh"] is not None)
+        states = (of["h"] is not None, of.get("c") is not None)
+        fits = given == sequence.biases and states == sequence.first_states
+        fits = fits and list(options.arrays()) == list(sequence.options.arrays())
+    if not fits or gates.shape != (len(of["x"]), of["w_hh"].shape[0]):
         raise ValueError(f"[{op}] saved is {saved!r} of another step, expected one of the same arguments")
-    if gates.dtype != x.dtype or type(gates) is not type(x):
-        raise TypeError(f"[{op}] saved has dtype {gates.dtype}, expected {x.dtype} on the same backend")
+    if type(gates) is not type(of["x"]):
+        raise TypeError(
+            f"[{op}] saved is in the memory of {type(gates)}, expected {type(of['x'])} as x is in"
+        )
+    return saved if gates.dtype == of["x"].dtype else None
 
 
 def _in_one(cell: int, options: arguments.Options) -> bool:
