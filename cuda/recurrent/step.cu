@@ -6,6 +6,7 @@
 //             gradients of this step's gates
 //
 // GRU's three sums a unit would leave a quarter of the forward's columns empty: it keeps two passes there.
+#include "recurrent/joined.h"
 #include "recurrent/step.h"
 
 namespace fastarch::cuda {
