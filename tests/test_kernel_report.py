@@ -125,6 +125,7 @@ def test_a_kernel_that_does_not_know_its_memory_fails(report, nvcc, capsys):
     vague = SASS.replace("LDG.E.64", "LD.E.64")
     assert report.main(nvcc(LOG, sass=vague)) == 1
     assert "clean has 1 moves of generic memory on sm_90" in capsys.readouterr().err
+    assert report.main(nvcc(LOG.replace("sm_90", "sm_120"), sass=vague)) == 0
     barrier = [text.replace("_Z5cleanPf", "_Z15persistent_stepPf") for text in (LOG, vague)]
     assert report.main(nvcc(barrier[0], sass=barrier[1])) == 0
 

@@ -8,8 +8,9 @@
 Needs nvcc (on PATH, in CUDA_HOME, or by --nvcc), no GPU. Exits with 2 when nvcc is missing or a file does not
 compile, and with 1 when a kernel
     spills registers or uses a local stack;
-    moves memory that the compiler could not tell to be global or shared (kernels named after clusters,
-    persistent or online do: distributed shared memory, the runtime's grid barrier);
+    moves memory that the compiler could not tell to be global or shared, up to 9.0 (kernels named after
+    clusters, persistent or online do: distributed shared memory, the runtime's grid barrier; for 12.0 nvcc 13.0
+    cannot tell it of pointers among a kernel's parameters);
     has mma in its name and no tensor-core instruction (from 8.0 on; one with cluster in its name from 9.0 on;
     one with wgmma in its name: no HGMMA, on 90a).
 
@@ -160,7 +161,7 @@ def lacks_tensor_cores(k: Kernel) -> bool:
 def moves_generic_memory(k: Kernel) -> bool:
     """Whether it has slower loads or stores than it needs: fastarch::cuda::global() tells the compiler."""
     named = any(word in k.name for word in ("cluster", "persistent", "online"))
-    return bool(k.generic) and not named
+    return bool(k.generic) and not named and int(k.arch.rstrip("af")) <= 90
 
 
 def table(kernels: list[Kernel]) -> str:

@@ -29,7 +29,7 @@ struct CenteredRows {
   __device__ __forceinline__ Step step(int k, int left) const { return rows.step(k, left); }
   __device__ __forceinline__ void load(const Line& line, const Step& step, T (&values)[kWidth]) const {
     const int valid = line.valid > 0 ? step.left : 0;
-    const T* const from = line.from + step.k;
+    const T* const from = global(line.from) + step.k;
     const T* const middle = center + step.k;
     if (rows.aligned) {  // all or none are valid, and the centre lies aligned as every buffer
       Pack<T> row{}, mid{};
