@@ -9,8 +9,8 @@ Needs nvcc (on PATH, in CUDA_HOME, or by --nvcc), no GPU. Exits with 2 when nvcc
 compile, and with 1 when a kernel
     spills registers or uses a local stack;
     moves memory that the compiler could not tell to be global or shared, up to 9.0 (kernels named after
-    clusters, persistent or online do: distributed shared memory, the runtime's grid barrier; for 12.0 nvcc 13.0
-    cannot tell it of pointers among a kernel's parameters);
+    clusters, persistent or online do: distributed shared memory, the runtime's grid barrier; for 12.0 nvcc
+    13.0 cannot tell it of pointers inside the structs that a kernel is given);
     has mma in its name and no tensor-core instruction (from 8.0 on; one with cluster in its name from 9.0 on;
     one with wgmma in its name: no HGMMA, on 90a).
 
