@@ -10,7 +10,7 @@ compile, and with 1 when a kernel
     spills registers or uses a local stack;
     moves memory that the compiler could not tell to be global or shared, up to 9.0 (kernels named after
     clusters, persistent or online do: distributed shared memory, the runtime's grid barrier; for 12.0 nvcc
-    13.0 cannot tell it of pointers inside the structs that a kernel is given);
+    13.0 leaves some in kernels that have none elsewhere, which is not understood);
     has mma in its name and no tensor-core instruction (from 8.0 on; one with cluster in its name from 9.0 on;
     one with wgmma in its name: no HGMMA, on 90a).
 
